@@ -1,0 +1,272 @@
+"""The bytes of an answer, guarded: coding, line ends, sizes and clocks.
+
+Rule: whatever a server sends, what comes out is bounded, is UTF-8 lines for httpx-sse to read, and comes in time.
+
+Source: https://html.spec.whatwg.org/multipage/server-sent-events.html (9.2.5 and 9.2.6).
+"""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import AsyncIterator, Iterator
+from typing import Final
+
+import anyio
+import httpx
+
+from ._config import Timeout
+from ._errors import Clock
+from ._wire import ends_stream
+
+MAX_JSON: Final = 16 << 20
+MAX_ERROR: Final = 64 << 10
+MAX_LINE: Final = 1 << 20
+MAX_EVENT: Final = 8 << 20
+MAX_DRAIN: Final = 64 << 10
+_PIECE: Final = 64 << 10
+_BOM: Final = b"\xef\xbb\xbf"
+
+
+class Unusable(Exception):
+    """Tell that a body is complete nonsense: too large, or of a coding that can't be read."""
+
+
+class Expired(Exception):
+    """Tell that one of our own clocks ran out; the transport's read timeout is httpx's."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(clock)
+        self.clock: Clock = clock
+
+
+class Clocks:
+    """Count the time of one attempt; only waiting counts, and `total` always.
+
+    Args:
+        timeout: The settings.
+        deadline: When `total` ends, on the monotonic clock.
+        streams: Whether events are waited for.
+    """
+
+    def __init__(self, timeout: Timeout, deadline: float | None, *, streams: bool) -> None:
+        self.idle = timeout.idle
+        self._event_idle = timeout.event_idle
+        self._deadline = deadline
+        self._clock: Clock = "first_event"
+        self._left = timeout.first_event if streams else None
+        self.waited = 0.0
+
+    def note_event(self) -> None:
+        """Start to wait for the next event."""
+        self._clock, self._left = "event_idle", self._event_idle
+        self.waited = 0.0
+
+    def next_end(self) -> tuple[float, Clock]:
+        """Return in how many seconds which clock runs out first."""
+        total = float("inf") if self._deadline is None else self._deadline - time.monotonic()
+        events = float("inf") if self._left is None else self._left - self.waited
+        return (total, "total") if total < events else (events, self._clock)
+
+    async def wait(self, source: AsyncIterator[bytes]) -> bytes:
+        """Return the next piece; a cancel scope costs 8 µs and is opened only where it could end first.
+
+        Raises:
+            StopAsyncIteration: The body ended.
+            Expired: A clock ran out.
+        """
+        seconds, clock = self.next_end()
+        began = time.monotonic()
+        try:
+            if seconds >= self.idle:
+                return await source.__anext__()
+            with anyio.move_on_after(max(0.0, seconds)):
+                return await source.__anext__()
+            raise Expired(clock)
+        finally:
+            self.waited += time.monotonic() - began
+
+
+# Codings -----------------------------------------------------------------------------------------------------------
+
+
+class _Plain:
+    def pieces(self, data: bytes) -> Iterator[bytes]:
+        yield data
+
+    def check_end(self) -> None:
+        pass
+
+
+class _Deflated:
+    """Inflate in bounded pieces: 660 bytes can stand for 300 MiB."""
+
+    def __init__(self) -> None:
+        # 32 + 15: gzip or zlib, told by the header of the data (zlib's manual, inflateInit2).
+        self._inflate = zlib.decompressobj(wbits=47)
+
+    def pieces(self, data: bytes) -> Iterator[bytes]:
+        try:
+            while data and not self._inflate.eof:
+                yield self._inflate.decompress(data, _PIECE)
+                data = self._inflate.unconsumed_tail
+        except zlib.error:
+            raise Unusable("its compressed data is damaged") from None
+
+    def check_end(self) -> None:
+        if not self._inflate.eof:
+            raise httpx.RemoteProtocolError("the compressed body broke off")
+
+
+def _decoder_of(response: httpx.Response) -> _Plain | _Deflated:
+    coding = response.headers.get("content-encoding", "").strip().lower()
+    if coding in ("", "identity"):
+        return _Plain()
+    if coding in ("gzip", "x-gzip", "deflate"):
+        return _Deflated()
+    raise Unusable("its content coding is not one that was asked for")
+
+
+async def read_all(response: httpx.Response, clocks: Clocks, limit: int, *, cut: bool = False) -> bytes:
+    """Read a body up to `limit` bytes; a longer one is cut where `cut` says so.
+
+    Raises:
+        Unusable: It is too large or can't be decoded.
+    """
+    decoder, body = _decoder_of(response), bytearray()
+    source = response.stream.__aiter__()  # type: ignore[union-attr]  # an async client's stream
+    while True:
+        try:
+            data = await clocks.wait(source)
+        except StopAsyncIteration:
+            decoder.check_end()
+            return bytes(body)
+        for piece in decoder.pieces(data):
+            body += piece
+            if len(body) > limit:
+                if cut:
+                    return bytes(body[:limit])
+                raise Unusable(f"it is larger than {limit >> 20} MiB")
+
+
+# Streams -----------------------------------------------------------------------------------------------------------
+
+
+class GuardedStream(httpx.AsyncByteStream):
+    """Turn a response's bytes into the lines that httpx-sse reads right.
+
+    It takes one BOM off, makes CR and CRLF to LF (a lone CR at the end of a chunk at once), bounds lines and events,
+    and adds the blank line that a last `done` or `[DONE]` lacks.
+
+    Args:
+        response: The answer whose body this is.
+        clocks: The clocks of the attempt.
+    """
+
+    def __init__(self, response: httpx.Response, clocks: Clocks) -> None:
+        self._response = response
+        self._clocks = clocks
+        self._decoder = _decoder_of(response)
+        self._lines = LineGuard()
+        self.drained: int | None = None
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        source = self._response.stream.__aiter__()  # type: ignore[union-attr]  # an async client's stream
+        wait, clean, pieces = self._clocks.wait, self._lines.clean, self._decoder.pieces
+        while True:
+            try:
+                data = await wait(source)
+            except StopAsyncIteration:
+                break
+            for piece in pieces(data):
+                yield clean(piece)
+            self._count_drain(data)
+        self._decoder.check_end()
+        yield self._lines.ending()
+
+    def _count_drain(self, data: bytes) -> None:
+        if self.drained is not None:
+            self.drained += len(data)
+            if self.drained > MAX_DRAIN:
+                raise Unusable("it goes on after its end")
+
+    async def aclose(self) -> None:
+        """Close the response."""
+        await self._response.aclose()
+
+
+class LineGuard:
+    """Clean the bytes of an event stream, cut anywhere, without I/O."""
+
+    def __init__(self) -> None:
+        self._head: bytes | None = b""
+        self._after_cr = False
+        self._line = 0
+        self._tail = bytearray()
+        self._allowed = _PIECE
+
+    def clean(self, data: bytes) -> bytes:
+        """Return `data` without the BOM of the stream and with LF for every line end."""
+        if self._head is not None:
+            data = self._without_bom(data)
+        if self._after_cr or b"\r" in data:
+            data = self._with_lf(data)
+        self._note_line(data)
+        self._note_tail(data)
+        return data
+
+    def ending(self) -> bytes:
+        """Return what is missing at the end of the body: held bytes, or the line ends of a last event."""
+        held, self._head = self._head or b"", None
+        whole = ends_stream((held + self._tail).decode("utf-8", "replace"))
+        return held + b"\n\n" if whole else held
+
+    def _without_bom(self, data: bytes) -> bytes:
+        data = (self._head or b"") + data
+        if len(data) < len(_BOM) and _BOM.startswith(data):
+            self._head = data
+            return b""
+        self._head = None
+        return data.removeprefix(_BOM)
+
+    def _with_lf(self, data: bytes) -> bytes:
+        if self._after_cr and data:
+            data = data.removeprefix(b"\n")
+            self._after_cr = False
+        self._after_cr = self._after_cr or data.endswith(b"\r")
+        return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+
+    def _note_line(self, data: bytes) -> None:
+        """Bound the line that chunks leave unfinished."""
+        last = data.rfind(b"\n")
+        if self._line or last < 0:
+            whole = self._line + (len(data) if last < 0 else data.find(b"\n"))
+            if whole > MAX_LINE:
+                raise Unusable(f"a line is longer than {MAX_LINE >> 20} MiB")
+            self._line = whole
+        if last >= 0:
+            self._line = len(data) - last - 1
+
+    def _note_tail(self, data: bytes) -> None:
+        """Keep the unfinished event, for the bounds and for the end."""
+        tail = self._tail
+        if data.endswith(b"\n\n"):
+            tail.clear()
+            return
+        blank = data.rfind(b"\n\n")
+        if blank >= 0:
+            tail[:] = data[blank + 2 :]
+        elif data.startswith(b"\n") and (not tail or tail.endswith(b"\n")):
+            tail[:] = data[1:]
+        else:
+            tail += data
+        if len(tail) > self._allowed:
+            self._bound_tail()
+
+    def _bound_tail(self) -> None:
+        """Refuse an endless event; comments are no part of one and hold no memory."""
+        lines = bytes(self._tail).split(b"\n")
+        self._tail[:] = b"\n".join(line for line in lines if not line.startswith(b":") or line is lines[-1])
+        if len(self._tail) > MAX_EVENT:
+            raise Unusable(f"an event is larger than {MAX_EVENT >> 20} MiB")
+        self._allowed = min(2 * len(self._tail), MAX_EVENT) + _PIECE  # doubling keeps the whole linear

@@ -1,0 +1,444 @@
+"""The async face: a table of contents, one or two lines a method.
+
+Rule: a method says what it does and whose work it is; the work is done further down.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from . import _operations
+from ._config import (
+    DEFAULT_RETRIES,
+    DEFAULT_TIMEOUT,
+    MAX_CONNECTIONS,
+    UNSET,
+    RetryPolicy,
+    Settings,
+    Timeout,
+    Unset,
+    base_url_of,
+    flag_of,
+    headers_of,
+    key_of,
+    policy_of,
+    timeout_of,
+    whole,
+)
+from ._log import configure
+from ._meta import RateLimit
+from ._models import (
+    ChatContext,
+    ChatReply,
+    Conversation,
+    ConversationSummary,
+    RawReply,
+    StreamContext,
+    Task,
+    TaskDecision,
+)
+from ._pager import AsyncPager
+from ._pool import homes_for
+from ._retry import RetryQuota
+from ._stream import AsyncChatStream, Reading
+from ._tasks import wait_for_task
+from ._threads import AsyncThread
+from ._transport import Seen, Time, Transport, new_idempotency_key
+
+
+class AsyncLeadLex:
+    """Talk with Lexi, the AI assistant inside the LeadLex CRM.
+
+    Args:
+        api_key: A workspace key (`wbk_…`); else `LEADLEX_API_KEY`.
+        base_url: Where the API is; else `LEADLEX_BASE_URL`, else the service. https, except for this machine.
+        timeout: Seconds, or a `Timeout`.
+        retries: Attempts after the first, 0 to 9, or a `RetryPolicy`; nothing that could be charged twice is repeated.
+        resume: Whether a stream that breaks is continued with its idempotency key.
+        max_connections: How many connections there may be at once, 1 to 100,000.
+        headers: Extra headers for every request.
+        http_client: An `httpx.AsyncClient` of your own (its transport, proxies, TLS, limits and hooks are used; you
+            close it), or a function that makes one (one for each event loop and process; closed with this client).
+
+    Raises:
+        ConfigurationError: An option or the environment can't be used.
+
+    Example:
+        async with leadlex.AsyncLeadLex() as lexi:
+            reply = await lexi.chat("Summarize my pipeline")
+    """
+
+    def __init__(
+        self,
+        api_key: str | None = None,
+        *,
+        base_url: str | None = None,
+        timeout: float | Timeout = DEFAULT_TIMEOUT,
+        retries: int | RetryPolicy = DEFAULT_RETRIES,
+        resume: bool = True,
+        max_connections: int = MAX_CONNECTIONS,
+        headers: Mapping[str, str] | None = None,
+        http_client: httpx.AsyncClient | Callable[[], httpx.AsyncClient] | None = None,
+    ) -> None:
+        configure(os.environ)
+        settings = Settings(
+            base_url=base_url_of(base_url, os.environ),
+            key=key_of(api_key, os.environ),
+            headers=headers_of({} if headers is None else headers),
+            timeout=timeout_of(timeout),
+            policy=policy_of(retries),
+            resume=flag_of(resume),
+            max_connections=whole(max_connections, "max_connections", 1, 100_000),
+        )
+        self._transport = Transport(settings, homes_for(settings, http_client), Seen(), RetryQuota(), Time())
+        self._owner = True
+        self._closing: list[Callable[[], object]] = []
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._transport.settings.base_url}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise TypeError("A client can't be pickled or copied: make one in the process that uses it.")
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    @classmethod
+    def sandbox(cls) -> Self:
+        """Start a sandbox (offline, free, invented data) and return a client of it; both close together.
+
+        Raises:
+            ConfigurationError: The extra is missing: `pip install 'leadlex[sandbox]'`.
+
+        Example:
+            async with leadlex.AsyncLeadLex.sandbox() as lexi:
+                reply = await lexi.chat("Summarize my pipeline")
+        """
+        from .sandbox import Sandbox  # noqa: PLC0415  # an extra, loaded when it is used
+
+        sandbox = Sandbox().start()
+        client = cls(sandbox.api_key, base_url=sandbox.url)
+        client._closing.append(sandbox.stop)  # its own class
+        return client
+
+    async def chat(
+        self,
+        message: str,
+        *,
+        conversation_id: str | None = None,
+        context: ChatContext | Mapping[str, Any] | None = None,
+    ) -> ChatReply:
+        """Ask Lexi, and wait for the whole answer.
+
+        The service takes no idempotency key here: a `chat` whose answer is lost is not repeated, and whether it was
+        charged is not known. `stream_chat(…).final_reply()` is the charge-safe way; only `chat` tells of approvals.
+
+        Args:
+            message: What to ask.
+            conversation_id: The conversation to go on with.
+            context: CRM records that the question is about; see `ChatContext`.
+
+        Raises:
+            LeadLexError: `charged` says whether it cost credits. After `unknown`, look in the conversation for the
+                message before asking again.
+
+        Example:
+            reply = await lexi.chat("Find me 20 CEOs at law firms in New York")
+            print(reply.response, reply.requires_approval, reply.task_id)
+
+        Source: `POST /v1/lexi/chat`.
+        """
+        try:
+            operation = _operations.chat(message, conversation_id=conversation_id, context=context)
+        finally:
+            del message  # a traceback that shows locals must not show what was asked
+        return await self._transport.send(operation)
+
+    def stream_chat(
+        self,
+        message: str,
+        *,
+        conversation_id: str | None = None,
+        context: StreamContext | Mapping[str, Any] | None = None,
+        allow_tools: bool = True,
+        idempotency_key: str | None = None,
+    ) -> AsyncChatStream:
+        """Ask Lexi, and iterate over the answer as it is written; nothing is sent before the first use.
+
+        Args:
+            message: What to ask, at most 12,000 characters.
+            conversation_id: The conversation to go on with.
+            context: CRM records that the question is about; see `StreamContext`.
+            allow_tools: Whether Lexi may use the CRM's tools.
+            idempotency_key: A UUID; that of an earlier, broken call asks again, from the first word, without paying again.
+
+        Raises:
+            ConfigurationError: An argument can't be used.
+
+        Example:
+            async for event in lexi.stream_chat("Summarize my pipeline"):
+                match event:
+                    case leadlex.TextDelta(delta):
+                        print(delta, end="", flush=True)
+
+        Source: `POST /v1/lexi/chat/stream`.
+        """
+        try:
+            operation = _operations.stream_chat(
+                message,
+                conversation_id=conversation_id,
+                context=context,
+                allow_tools=allow_tools,
+                idempotency_key=new_idempotency_key() if idempotency_key is None else idempotency_key,
+            )
+        finally:
+            del message  # as in chat
+        return AsyncChatStream(Reading(self._transport, operation))
+
+    def conversations(
+        self,
+        *,
+        search: str | None = None,
+        user_id: str | None = None,
+        contact_id: str | None = None,
+        deal_id: str | None = None,
+        archived: bool = False,
+        page: int = 1,
+        per_page: int = 100,
+    ) -> AsyncPager[ConversationSummary]:
+        """List conversations, over all pages; nothing is sent before the first use.
+
+        Args:
+            search: Words to find in titles and messages.
+            user_id: Whose; else those of the key's own user.
+            contact_id: Those about a contact.
+            deal_id: Those about a deal.
+            archived: Whether archived ones come too.
+            page: Where to begin, from 1.
+            per_page: How many to ask for at once, 1 to 100.
+
+        Raises:
+            ConfigurationError: An argument can't be used.
+
+        Example:
+            async for conversation in lexi.conversations(search="acme"):
+                print(conversation.id, conversation.title)
+
+        Source: `GET /v1/lexi/conversations`.
+        """
+        listing = _operations.conversations(
+            search=search,
+            user_id=user_id,
+            contact_id=contact_id,
+            deal_id=deal_id,
+            archived=archived,
+            page=page,
+            per_page=per_page,
+        )
+        return AsyncPager(self._transport, listing, page)
+
+    async def conversation(
+        self,
+        id: str,  # noqa: A002  # the contract's word
+        *,
+        include_tool_steps: bool = False,
+        limit: int = 200,
+    ) -> Conversation:
+        """Return one conversation with its messages.
+
+        Args:
+            id: Its id.
+            include_tool_steps: Whether the records of tools come too.
+            limit: The most recent messages, 1 to 1000.
+
+        Raises:
+            NotFoundError: There is none of that id.
+
+        Example:
+            one = await lexi.conversation("conv_01HY1", limit=500)
+            print(one.title, len(one.messages))
+
+        Source: `GET /v1/lexi/conversations/{id}`.
+        """
+        operation = _operations.conversation(id, include_tool_steps=include_tool_steps, limit=limit)
+        return await self._transport.send(operation)
+
+    async def tasks(self, *, status: str = "pending") -> list[Task]:
+        """Return all tasks of one status.
+
+        Args:
+            status: `pending`, `approved`, `dismissed`, `completed` or `failed`.
+
+        Example:
+            for task in await lexi.tasks():
+                print(task.id, task.description)
+
+        Source: `GET /v1/lexi/tasks`.
+        """
+        return await self._transport.send(_operations.tasks(status=status))
+
+    async def approve_task(self, id: str) -> TaskDecision:  # noqa: A002  # the contract's word
+        """Let Lexi carry out a task; it may cost credits and is never repeated.
+
+        Args:
+            id: The task, as in `reply.task_id`.
+
+        Raises:
+            BadRequestError: It is not pending.
+            NotFoundError: There is none of that id.
+
+        Example:
+            reply = await lexi.chat("Find me 20 CEOs at law firms in New York")
+            if reply.requires_approval and reply.task_id:
+                await lexi.approve_task(reply.task_id)
+
+        Source: `POST /v1/lexi/tasks/{id}/approve`.
+        """
+        return await self._transport.send(_operations.approve_task(id))
+
+    async def dismiss_task(self, id: str, *, reason: str | None = None) -> TaskDecision:  # noqa: A002  # the same
+        """Dismiss a task for good.
+
+        Args:
+            id: The task.
+            reason: Why; the service knows not_relevant, manual_execution, incorrect_params, duplicate and testing.
+
+        Raises:
+            BadRequestError: It is not pending.
+            NotFoundError: There is none of that id.
+
+        Example:
+            for task in await lexi.tasks():
+                await lexi.dismiss_task(task.id, reason="testing")
+
+        Source: `POST /v1/lexi/tasks/{id}/dismiss`.
+        """
+        return await self._transport.send(_operations.dismiss_task(id, reason=reason))
+
+    async def wait_for_task(self, id: str, *, timeout: float = 300, poll_interval: float = 5) -> Task:  # noqa: A002, ASYNC109
+        """Wait until a task is completed, failed or dismissed, and return it.
+
+        Args:
+            id: The task.
+            timeout: How many seconds to wait at most.
+            poll_interval: Seconds between two looks; it grows by half each time, up to 30.
+
+        Raises:
+            NotFoundError: Two looks in a row found it nowhere.
+            APITimeoutError: It took longer; `clock` is `wait`.
+
+        Example:
+            reply = await lexi.chat("Find me 20 CEOs at law firms in New York")
+            if reply.task_id:
+                await lexi.approve_task(reply.task_id)
+                task = await lexi.wait_for_task(reply.task_id, poll_interval=0.1)
+                print(task.status)
+        """
+        return await wait_for_task(self._transport, id, timeout, poll_interval)
+
+    def thread(
+        self,
+        conversation_id: str | None = None,
+        *,
+        context: Mapping[str, Any] | None = None,
+    ) -> AsyncThread:
+        """Return a conversation that remembers its id from message to message.
+
+        Args:
+            conversation_id: The conversation to go on with; None begins a new one.
+            context: Given with every message.
+
+        Raises:
+            ConfigurationError: An argument can't be used.
+
+        Example:
+            thread = lexi.thread()
+            await thread.chat("Find me 20 CEOs at law firms in New York")
+            await thread.chat("Filter to only New York")
+        """
+        return AsyncThread(self._transport, _operations.known_id(conversation_id), context)
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        json: object = None,
+        params: Mapping[str, Any] | None = None,
+    ) -> RawReply:
+        """Call any other endpoint of the API, with the same key, retries and errors.
+
+        Args:
+            method: GET (repeated where that is safe), POST, PUT, PATCH or DELETE (never).
+            path: The path under the base URL, percent-encoded.
+            json: The body.
+            params: The query.
+
+        Example:
+            raw = await lexi.request("GET", "/v1/lexi/tasks", params={"status": "completed"})
+            print(raw.data)
+        """
+        return await self._transport.send(_operations.request(method, path, json=json, params=params))
+
+    def with_options(
+        self,
+        *,
+        timeout: float | Timeout | Unset = UNSET,
+        retries: int | RetryPolicy | Unset = UNSET,
+        resume: bool | Unset = UNSET,
+        headers: Mapping[str, str] | Unset = UNSET,
+    ) -> Self:
+        """Return this client with other options; connections, retry quota and last-seen values are shared.
+
+        Closing the copy does nothing, closing the original closes all.
+
+        Args:
+            timeout: As for the client.
+            retries: As for the client.
+            resume: As for the client.
+            headers: Put over the client's.
+
+        Raises:
+            ConfigurationError: An option can't be used.
+
+        Example:
+            quick = lexi.with_options(timeout=10, retries=0)
+            reply = await quick.chat("Summarize my pipeline")
+        """
+        settings = self._transport.settings.replaced(timeout=timeout, retries=retries, resume=resume, headers=headers)
+        copy = object.__new__(type(self))
+        copy._transport = self._transport.replaced(settings)  # noqa: SLF001  # its own class
+        copy._owner, copy._closing = False, []  # noqa: SLF001  # its own class
+        return copy
+
+    async def aclose(self) -> None:
+        """Close all connections; running calls end with `ClientClosedError`. Closing twice is fine.
+
+        Example:
+            lexi = leadlex.AsyncLeadLex()
+            await lexi.aclose()
+        """
+        if self._owner:
+            await self._transport.homes.aclose()
+            while self._closing:
+                self._closing.pop()()
+
+    @property
+    def rate_limit(self) -> RateLimit | None:
+        """Give the request quota as the service last told it."""
+        return self._transport.seen.rate_limit
+
+    @property
+    def credits_remaining(self) -> int | None:
+        """Give the workspace's AI credits as the service last told them."""
+        return self._transport.seen.credits_remaining

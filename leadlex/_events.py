@@ -1,0 +1,89 @@
+"""What a stream says, in the order in which it says it.
+
+Rule: an event is what the service sent and nothing is added; events match by position.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attrs import frozen
+
+from ._meta import extra_field
+
+
+@frozen
+class Thinking:
+    """Carry one reasoning step of Lexi; an interface may leave it out.
+
+    Args:
+        text: The step in words.
+        extra: Fields beyond the contract.
+    """
+
+    text: str
+    extra: dict[str, Any] = extra_field()
+
+
+@frozen
+class ToolStep:
+    """Tell that a CRM tool is about to run or has run.
+
+    Args:
+        tool: The tool's name, for example `contacts.get`.
+        status: `started` or `completed`; others may come.
+        summary: What the tool found, once it has run.
+        extra: Fields beyond the contract.
+    """
+
+    tool: str
+    status: str
+    summary: str | None = None
+    extra: dict[str, Any] = extra_field()
+
+
+@frozen
+class TextDelta:
+    """Carry a piece of the reply; the reply is all pieces joined.
+
+    Args:
+        delta: The piece.
+        conversation_id: The conversation it belongs to; the first piece tells a new one's id.
+        extra: Fields beyond the contract.
+    """
+
+    delta: str
+    conversation_id: str | None = None
+    extra: dict[str, Any] = extra_field()
+
+
+@frozen
+class Done:
+    """End a stream that is whole.
+
+    Args:
+        credits_remaining: The workspace's AI credits, or None where the stream did not say.
+        message_id: The id of Lexi's message.
+        extra: Fields beyond the contract.
+    """
+
+    credits_remaining: int | None = None
+    message_id: str | None = None
+    extra: dict[str, Any] = extra_field()
+
+
+@frozen
+class UnknownEvent:
+    """Pass on an event that this version of leadlex does not know.
+
+    Args:
+        event: Its name; `message` where the stream gave none.
+        data: Its data as sent, unparsed.
+    """
+
+    event: str
+    data: str
+
+
+StreamEvent = Thinking | ToolStep | TextDelta | Done | UnknownEvent
+"""Everything that iterating a stream can give."""

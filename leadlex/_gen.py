@@ -1,0 +1,375 @@
+"""Write `_sync.py`, the sync face, from the text of the async floors.
+
+Run `python -m leadlex._gen` to write it and `python -m leadlex._gen --check` to compare it, whole. The generator knows
+the few shapes listed in `_METHODS` and refuses every other with class, method and line, so that nothing is guessed.
+
+Rule: standard library only; renaming goes by the list below, never by stripping a prefix.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+WIDTH = 120
+HERE = Path(__file__).parent
+TARGET = HERE / "_sync.py"
+
+RENAMED = {
+    "AsyncLeadLex": "LeadLex",
+    "AsyncChatStream": "ChatStream",
+    "AsyncPager": "Pager",
+    "AsyncThread": "Thread",
+    "AsyncIterator": "Iterator",
+    "Batched": "Iterator",
+    "aclose": "close",
+    "anext": "next",
+    "__aenter__": "__enter__",
+    "__aexit__": "__exit__",
+    "__aiter__": "__iter__",
+    "__anext__": "__next__",
+}
+SOURCES = {"AsyncLeadLex": "_client", "AsyncChatStream": "_stream", "AsyncPager": "_pager", "AsyncThread": "_threads"}
+OMITTED = {("AsyncChatStream", "__del__")}  # the pump notices a stream that was left
+HEAD = '''"""The sync face. Written by `python -m leadlex._gen` from the async floors; change those, not this.
+
+Rule: no logic. Every method runs its async twin in the client's own thread.
+"""
+'''
+
+
+class UnknownShape(Exception):
+    """Refuse what the generator has no rule for."""
+
+    def __init__(self, kind: ast.ClassDef, node: ast.stmt) -> None:
+        name = getattr(node, "name", type(node).__name__)
+        super().__init__(f"{SOURCES.get(kind.name, '?')}.py:{node.lineno}: no rule for {kind.name}.{name}")
+
+
+Method = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def renamed(text: str) -> str:
+    """Put the sync names in, word by word."""
+    return re.sub(r"\b(" + "|".join(map(re.escape, RENAMED)) + r")\b", lambda match: RENAMED[match[0]], text)
+
+
+def spoken(text: str) -> str:
+    """Put sync words into a docstring and its example."""
+    text = re.sub(r"\basync (with|for)\b", r"\1", text)
+    text = re.sub(r"\bawait ", "", text)
+    return renamed(text.replace("httpx.AsyncClient", "\0")).replace("\0", "httpx.AsyncClient")
+
+
+# Signatures --------------------------------------------------------------------------------------------------------
+
+
+def parameters(method: Method) -> list[str]:
+    """Render the parameters of a method, one string each, with the stars that stand between them."""
+    arguments = method.args
+    plain = [*arguments.posonlyargs, *arguments.args]
+    first_default = len(plain) - len(arguments.defaults)
+    rendered = [
+        _parameter(arg, arguments.defaults[i - first_default] if i >= first_default else None)
+        for i, arg in enumerate(plain)
+    ]
+    if arguments.kwonlyargs:
+        keyword = zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
+        rendered += ["*", *(_parameter(arg, default) for arg, default in keyword)]
+    return rendered
+
+
+def _parameter(arg: ast.arg, default: ast.expr | None) -> str:
+    if arg.annotation is None:
+        return arg.arg if default is None else f"{arg.arg}={ast.unparse(default)}"
+    typed = f"{arg.arg}: {renamed(_unparsed(arg.annotation))}"
+    return typed if default is None else f"{typed} = {_unparsed(default)}"
+
+
+def _unparsed(node: ast.expr) -> str:
+    # ast.unparse quotes with ', the formatter with ".
+    return ast.unparse(node).replace("'", '"')
+
+
+def passed(method: Method) -> list[str]:
+    """Render the arguments that hand a method's parameters on."""
+    arguments = method.args
+    plain = [arg.arg for arg in (*arguments.posonlyargs, *arguments.args)][1:]
+    return [*plain, *(f"{arg.arg}={arg.arg}" for arg in arguments.kwonlyargs)]
+
+
+def bracketed(before: str, items: list[str], after: str, indent: str) -> list[str]:
+    """Render a call or signature on one line where it fits, else one item a line, as the formatter would."""
+    line = f"{indent}{before}({', '.join(items)}){after}"
+    if len(line) <= WIDTH:
+        return [line]
+    return [f"{indent}{before}(", *(f"{indent}    {item}," for item in items), f"{indent}){after}"]
+
+
+# Methods -----------------------------------------------------------------------------------------------------------
+
+
+def head(method: Method, returns: str | None = None) -> list[str]:
+    """Render the decorators, the signature and the docstring of a method."""
+    decorators = [f"    @{ast.unparse(each)}" for each in method.decorator_list]
+    given = renamed(_unparsed(method.returns)) if method.returns else "None"
+    name = RENAMED.get(method.name, method.name)
+    lines = bracketed(f"def {name}", parameters(method), f" -> {returns or given}:", "    ")
+    lines[-1 if len(lines) > 1 else 0] += _quiet(method)
+    return [*decorators, *lines, *documentation(method, "        ")]
+
+
+def _quiet(method: Method) -> str:
+    names = {arg.arg for arg in (*method.args.args, *method.args.kwonlyargs)}
+    return "  # noqa: A002  # the contract's word" if "id" in names else ""
+
+
+def documentation(node: Method | ast.ClassDef, indent: str) -> list[str]:
+    """Render a docstring in sync words."""
+    text = ast.get_docstring(node)
+    if text is None:
+        return []
+    lines = spoken(text).splitlines()
+    if len(lines) == 1:
+        return [f'{indent}"""{lines[0]}"""']
+    return [f'{indent}"""{lines[0]}', *(f"{indent}{line}".rstrip() for line in lines[1:]), f'{indent}"""']
+
+
+def wrapped_call(method: Method, before: str, after: str) -> list[str]:
+    """Render the call of the async twin inside of `before` and `after`.
+
+    What was asked is dropped before anything waits: a traceback that shows locals must not show it.
+    """
+    secret = any(arg.arg == "message" for arg in method.args.args)
+    items = passed(method)
+    whole = f"        return {before}self._wrapped.{method.name}({', '.join(items)}){after}"
+    if len(whole) <= WIDTH and not secret:
+        return [whole]
+    twin = bracketed(f"twin = self._wrapped.{method.name}", items, "", "        " + "    " * secret)
+    if secret:
+        twin = ["        try:", *twin, "        finally:", "            del message"]
+    return [*twin, f"        return {before}twin{after}"]
+
+
+def coroutine(kind: ast.ClassDef, method: Method) -> list[str] | None:
+    """Render `async def`."""
+    if not isinstance(method, ast.AsyncFunctionDef) or method.name.startswith("__"):
+        return None
+    if method.name == "aclose":
+        return [*head(method), f"        self.{'_pump' if _is_stream(kind) else '_bridge'}.close()"]
+    runner = "self._pump.finish(" if _is_stream(kind) else "self._bridge.call("
+    return [*head(method), *wrapped_call(method, runner, ")")]
+
+
+def handle(_: ast.ClassDef, method: Method) -> list[str] | None:
+    """Render a method that gives a handle."""
+    made = _given(method)
+    if isinstance(method, ast.AsyncFunctionDef) or made not in SOURCES or method.decorator_list:
+        return None
+    return [*head(method), *wrapped_call(method, f"{RENAMED[made]}(", ", self._bridge)")]
+
+
+def same_class(_: ast.ClassDef, method: Method) -> list[str] | None:
+    """Render a method that gives a copy."""
+    if isinstance(method, ast.AsyncFunctionDef) or _given(method) != "Self" or method.decorator_list:
+        return None
+    if method.name.startswith("__"):
+        return None
+    return [*head(method), *wrapped_call(method, "self._of(", ", self._bridge.lend())")]
+
+
+def class_method(kind: ast.ClassDef, method: Method) -> list[str] | None:
+    """Render a classmethod that makes a client."""
+    if _decorator(method) != "classmethod" or _given(method) != "Self":
+        return None
+    return [
+        *head(method),
+        f"        wrapped = {kind.name}.{method.name}()",
+        "        return cls._of(wrapped, Bridge(wrapped.aclose))",
+    ]
+
+
+def read_only(kind: ast.ClassDef, method: Method) -> list[str] | None:
+    """Render a property; one that gives an iterator is the pump's."""
+    if _decorator(method) != "property":
+        return None
+    if _given(method) == "AsyncIterator":
+        return [*head(method), f"        return self._pump.{method.name}()"] if _is_stream(kind) else None
+    return [*head(method), f"        return self._wrapped.{method.name}"]
+
+
+def listing(_: ast.ClassDef, method: Method) -> list[str] | None:
+    """Render what gives an iterator of a listing."""
+    if isinstance(method, ast.AsyncFunctionDef) or _given(method) != "Batched":
+        return None
+    return [*head(method), f"        return Batches(self._bridge, self._wrapped.{method.name}())"]
+
+
+def dunder(kind: ast.ClassDef, method: Method) -> list[str] | None:
+    """Render the methods of the language."""
+    bodies = {
+        "__reduce__": "return self._wrapped.__reduce__()",
+        "__aenter__": "return self",
+        "__aexit__": "self.close()",
+    }
+    if _is_stream(kind):
+        bodies |= {"__aiter__": "return self", "__anext__": "return next(self._pump)"}
+    bodies["__repr__"] = f'return repr(self._wrapped).replace("{kind.name}", "{RENAMED[kind.name]}", 1)'
+    body = bodies.get(method.name)
+    return None if body is None else [*head(method), f"        {body}"]
+
+
+def making(kind: ast.ClassDef, method: Method) -> list[str] | None:
+    """Render `__init__`: a client makes its twin, a handle is given it."""
+    if method.name != "__init__":
+        return None
+    if kind.name != "AsyncLeadLex":
+        pump = ["        self._pump = Pump(bridge, wrapped)"] if _is_stream(kind) else []
+        generic = "[T]" if kind.name == "AsyncPager" else ""
+        return [
+            f"    def __init__(self, wrapped: {kind.name}{generic}, bridge: Bridge) -> None:",
+            "        self._wrapped = wrapped",
+            "        self._bridge = bridge",
+            *pump,
+        ]
+    return [
+        *head(method),
+        *bracketed(f"self._wrapped = {kind.name}", passed(method), "", "        "),
+        "        self._bridge = Bridge(self._wrapped.aclose)",
+        "",
+        "    @classmethod",
+        f"    def _of(cls, wrapped: {kind.name}, bridge: Bridge) -> Self:",
+        "        client = object.__new__(cls)",
+        "        client._wrapped, client._bridge = wrapped, bridge",
+        "        return client",
+    ]
+
+
+_METHODS: tuple[Callable[[ast.ClassDef, Method], list[str] | None], ...] = (
+    making,
+    dunder,
+    class_method,
+    read_only,
+    listing,
+    handle,
+    same_class,
+    coroutine,
+)
+
+
+def _is_stream(kind: ast.ClassDef) -> bool:
+    return any(isinstance(node, ast.AsyncFunctionDef) and node.name == "__anext__" for node in kind.body)
+
+
+def _decorator(method: Method) -> str | None:
+    return ast.unparse(method.decorator_list[0]) if len(method.decorator_list) == 1 else None
+
+
+def _given(method: Method) -> str:
+    """Name the class of what a method gives, without its parameters."""
+    return ast.unparse(method.returns).partition("[")[0] if method.returns else ""
+
+
+# The file ----------------------------------------------------------------------------------------------------------
+
+
+def rendered_class(kind: ast.ClassDef) -> list[str]:
+    """Render one class.
+
+    Raises:
+        UnknownShape: It has something that no rule knows.
+    """
+    bases = "".join(f"({ast.unparse(base)})" for base in kind.bases)
+    lines = [f"class {RENAMED[kind.name]}{bases}:", *documentation(kind, "    ")]
+    for node in kind.body[1:]:
+        name = getattr(node, "name", "")
+        if (kind.name, name) in OMITTED or (name.startswith("_") and not name.startswith("__")):
+            continue  # what is private is not a part of the face
+        lines += ["", *rendered_method(kind, node)]
+    return lines
+
+
+def rendered_method(kind: ast.ClassDef, node: ast.stmt) -> list[str]:
+    """Render one method by the first rule that knows its shape."""
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not (node.args.vararg or node.args.kwarg):
+        for rule in _METHODS:
+            lines = rule(kind, node)
+            if lines is not None:
+                return lines
+    raise UnknownShape(kind, node)
+
+
+def imports(trees: dict[str, ast.Module], body: str) -> list[str]:
+    """Render the imports of the names that the classes use, sorted as the linter wants them."""
+    used = {node.id for node in ast.walk(ast.parse(body)) if isinstance(node, ast.Name)}
+    wanted: dict[str, set[str]] = {"._bridge": used & {"Batches", "Bridge", "Pump"}}
+    for room, tree in trees.items():
+        own = {node.name for node in tree.body if isinstance(node, ast.ClassDef)} & set(SOURCES)
+        wanted.setdefault(f".{room}", set()).update(own, {"T"} & used if room == "_pager" else set())
+        for module, name in _imported(tree):
+            if RENAMED.get(name, name) in used and name not in SOURCES:
+                wanted.setdefault(module, set()).add(RENAMED.get(name, name))
+    plain = ["import httpx"] if "httpx" in used else []
+    outer = {module: names for module, names in wanted.items() if not module.startswith(".")}
+    inner = {module: names for module, names in wanted.items() if module.startswith(".")}
+    return [*_froms(outer), "", *plain, "", *_froms(inner)]
+
+
+def _imported(tree: ast.Module) -> Iterator[tuple[str, str]]:
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and node.module != "__future__":
+            for alias in node.names:
+                yield "." * node.level + (node.module or ""), alias.name
+
+
+def _froms(wanted: dict[str, set[str]]) -> Iterator[str]:
+    for module in sorted(wanted):
+        names = sorted(wanted[module], key=_import_order)
+        if names:
+            line = f"from {module} import {', '.join(names)}"
+            yield (
+                line
+                if len(line) <= WIDTH
+                else f"from {module} import (\n" + "".join(f"    {n},\n" for n in names) + ")"
+            )
+
+
+def _import_order(name: str) -> tuple[int, str]:
+    # isort's: constants, classes, the rest.
+    return (0 if name.isupper() and len(name) > 1 else 1 if name[0].isupper() else 2, name)
+
+
+def generate(read: Callable[[str], str]) -> str:
+    """Return the text of the sync face, from the texts of the async rooms."""
+    trees = {room: ast.parse(read(room)) for room in SOURCES.values()}
+    kinds = {node.name: node for tree in trees.values() for node in tree.body if isinstance(node, ast.ClassDef)}
+    classes = ["\n".join(rendered_class(kinds[name])) for name in SOURCES]
+    body = "\n\n\n".join(classes)
+    return "\n".join([HEAD, "from __future__ import annotations", "", *imports(trees, body), "", "", body, ""])
+
+
+def read_room(room: str) -> str:
+    """Read the text of a room."""
+    return (HERE / f"{room}.py").read_text("utf-8")
+
+
+def main(arguments: list[str]) -> int:
+    """Write the file, or compare it."""
+    text = generate(read_room)
+    if "--check" in arguments:
+        same = TARGET.exists() and TARGET.read_text("utf-8") == text
+        print(
+            "_sync.py is up to date."
+            if same
+            else "_sync.py is not what the async rooms make: run python -m leadlex._gen"
+        )
+        return 0 if same else 1
+    TARGET.write_text(text, "utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,61 @@
+"""What is known of an answer besides its body.
+
+Rule: a value here compares by what the service said, never by when or how it arrived.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping  # cattrs resolves these annotations
+from datetime import datetime  # the same
+from typing import Any, Literal
+
+from attrs import field, frozen
+
+Charged = Literal["no", "unknown", "yes"]
+"""Whether a call cost credits, as far as the client can know."""
+
+
+@frozen(kw_only=True)
+class RateLimit:
+    """Tell what the request quota of the key was when the service last answered.
+
+    Args:
+        limit: Requests in the window, or None where the service did not say.
+        remaining: Requests left in the window.
+        reset_at: When the window ends, an aware datetime (the service resets at midnight UTC).
+    """
+
+    limit: int | None = None
+    remaining: int | None = None
+    reset_at: datetime | None = None
+
+
+@frozen(kw_only=True)
+class Meta:
+    """Tell how an answer arrived.
+
+    Args:
+        status_code: The HTTP status.
+        request_id: The service's `X-Request-ID`, to be quoted to its support.
+        rate_limit: The quota that the answer carried.
+        headers: The answer's headers, names in lower case; of a repeated one the first.
+        attempts: How often the request was sent until this answer came.
+        elapsed: Seconds from the first attempt to the head of this answer.
+    """
+
+    status_code: int
+    request_id: str | None = None
+    rate_limit: RateLimit = RateLimit()
+    headers: Mapping[str, str] = field(factory=dict[str, str], repr=False, hash=False)
+    attempts: int = 1
+    elapsed: float = 0.0
+
+
+def extra_field() -> Any:  # noqa: ANN401  # attrs gives a field the type of its annotation
+    """Make the field that keeps what the service sent beyond the contract."""
+    return field(factory=dict[str, Any], kw_only=True, hash=False, repr=False)
+
+
+def meta_field() -> Any:  # noqa: ANN401  # the same
+    """Make the field that tells how a value arrived; it takes no part in equality."""
+    return field(default=None, eq=False, repr=False, kw_only=True)

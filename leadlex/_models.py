@@ -1,0 +1,252 @@
+"""The API's nouns, as frozen values with the contract's field names.
+
+Rule: what an answer can do without is None or empty when it is absent; what the contract does not name is in `extra`.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, Generic, TypedDict, TypeVar
+
+from attrs import field, frozen
+
+from ._events import ToolStep
+from ._meta import Meta, extra_field, meta_field
+
+T = TypeVar("T")
+
+_EPOCH = datetime.fromtimestamp(0, UTC)
+
+
+class ChatContext(TypedDict, total=False):
+    """Name the keys that `chat` takes as `context`; others go through.
+
+    Source: `POST /v1/lexi/chat`, `ChatRequest.context`.
+    """
+
+    list_id: str
+    campaign_id: str
+    conversation_id: str
+
+
+class StreamContext(TypedDict, total=False):
+    """Name the keys that `stream_chat` takes as `context`; others go through.
+
+    Source: `POST /v1/lexi/chat/stream`, `StreamRequest.context`.
+    """
+
+    contact_id: str
+    deal_id: str
+    matter_id: str
+    company_id: str
+    page: str
+
+
+@frozen(kw_only=True)
+class ChatReply:
+    """Hold what Lexi answered, whole or (in an error's `partial`) as far as it came.
+
+    Args:
+        response: The text of the reply.
+        conversation_id: The conversation, to be given with the next message.
+        task_id: The task that waits for a human, if there is one; a stream can't tell.
+        requires_approval: True when nothing happens until the task is approved; None where not known (a stream).
+        message_id: The id of Lexi's message, known after a stream.
+        credits_remaining: The workspace's AI credits, where the answer told.
+        thinking: The reasoning steps of a stream.
+        tool_steps: The tool steps of a stream.
+        meta: How the answer arrived.
+        extra: Fields beyond the contract.
+    """
+
+    response: str
+    conversation_id: str | None = None
+    task_id: str | None = None
+    requires_approval: bool | None = None
+    message_id: str | None = None
+    credits_remaining: int | None = None
+    thinking: tuple[str, ...] = ()
+    tool_steps: tuple[ToolStep, ...] = ()
+    meta: Meta | None = meta_field()
+    extra: dict[str, Any] = extra_field()
+
+    def _repr_markdown_(self) -> str:
+        return self.response
+
+
+@frozen(kw_only=True)
+class EntityContext:
+    """Name the CRM records that a conversation is about.
+
+    Args:
+        contact_id: A contact.
+        deal_id: A deal.
+        matter_id: A matter.
+        page: A page of the CRM.
+        extra: Fields beyond the contract.
+    """
+
+    contact_id: str | None = None
+    deal_id: str | None = None
+    matter_id: str | None = None
+    page: str | None = None
+    extra: dict[str, Any] = extra_field()
+
+
+@frozen(kw_only=True)
+class ConversationSummary:
+    """Describe one conversation in a listing.
+
+    Args:
+        id: Its id.
+        title: Its title.
+        message_count: How many messages it has.
+        last_message_at: When the last message was written.
+        context: The CRM records it is about.
+        archived: Whether it is archived.
+        created_at: When it began.
+        meta: How the page that carried it arrived.
+        extra: Fields beyond the contract.
+    """
+
+    id: str
+    title: str | None = None
+    message_count: int | None = None
+    last_message_at: datetime | None = None
+    context: EntityContext = EntityContext()
+    archived: bool = False
+    created_at: datetime | None = None
+    meta: Meta | None = meta_field()
+    extra: dict[str, Any] = extra_field()
+
+
+@frozen(kw_only=True)
+class Message:
+    """Hold one message of a conversation.
+
+    Args:
+        id: Its id.
+        role: `user` or `assistant`; others may come.
+        content: Its text.
+        tool_calls: The tools that Lexi called in it.
+        tool_name: The tool, in a tool's record.
+        tool_output: What the tool gave, in a tool's record.
+        created_at: When it was written.
+        extra: Fields beyond the contract.
+    """
+
+    id: str
+    role: str | None = None
+    content: str = ""
+    tool_calls: tuple[dict[str, Any], ...] = field(default=(), hash=False)
+    tool_name: str | None = None
+    tool_output: dict[str, Any] | None = field(default=None, hash=False)
+    created_at: datetime | None = None
+    extra: dict[str, Any] = extra_field()
+
+
+@frozen(kw_only=True)
+class Conversation:
+    """Hold one conversation with its messages, in the order in which the service sent them.
+
+    Args:
+        id: Its id.
+        messages: Its messages.
+        title: Its title.
+        context: The CRM records it is about.
+        archived: Whether it is archived.
+        created_at: When it began.
+        meta: How the answer arrived.
+        extra: Fields beyond the contract.
+    """
+
+    id: str
+    messages: tuple[Message, ...]
+    title: str | None = None
+    context: EntityContext = EntityContext()
+    archived: bool = False
+    created_at: datetime | None = None
+    meta: Meta | None = meta_field()
+    extra: dict[str, Any] = extra_field()
+
+    def _repr_markdown_(self) -> str:
+        # The service says "most recent first" and shows oldest first, so a transcript sorts.
+        oldest_first = sorted(self.messages, key=lambda message: message.created_at or _EPOCH)
+        turns = [f"**{message.role or message.tool_name}**\n\n{message.content}" for message in oldest_first]
+        return "\n\n".join([f"### {self.title or self.id}", *turns])
+
+
+@frozen(kw_only=True)
+class Task:
+    """Hold work that Lexi proposed and that a human approves or dismisses.
+
+    Args:
+        id: Its id.
+        status: `pending`, `approved`, `dismissed`, `completed` or `failed`; others may come.
+        type: For example `prospect_search`; others may come.
+        description: What would be done.
+        created_at: When Lexi proposed it.
+        metadata: Details that depend on the type.
+        meta: How the answer arrived.
+        extra: Fields beyond the contract.
+    """
+
+    id: str
+    status: str
+    type: str | None = None
+    description: str = ""
+    created_at: datetime | None = None
+    metadata: dict[str, Any] = field(factory=dict[str, Any], hash=False)
+    meta: Meta | None = meta_field()
+    extra: dict[str, Any] = extra_field()
+
+
+@frozen(kw_only=True)
+class TaskDecision:
+    """Tell what became of a task that was approved or dismissed.
+
+    Args:
+        task_id: The task.
+        status: `approved` or `dismissed`.
+        execution_started: Whether an approved task has begun to run.
+        meta: How the answer arrived.
+        extra: Fields beyond the contract.
+    """
+
+    task_id: str
+    status: str | None = None
+    execution_started: bool | None = None
+    meta: Meta | None = meta_field()
+    extra: dict[str, Any] = extra_field()
+
+
+@frozen(kw_only=True)
+class Page(Generic[T]):
+    """Hold one page of a listing.
+
+    Args:
+        items: What the page carried, each id once in a listing.
+        page: Its number, from 1.
+        per_page: How many items the service puts on a page.
+        total: How many items the service says there are; a hint, it may change between pages.
+        meta: How the page arrived.
+    """
+
+    items: tuple[T, ...]
+    page: int
+    per_page: int | None = None
+    total: int | None = None
+    meta: Meta | None = meta_field()
+
+
+@frozen
+class RawReply:
+    """Hold the answer of an endpoint that leadlex has no method for.
+
+    Args:
+        data: The JSON of the body, whole and unchecked; None for an empty one.
+        meta: How the answer arrived.
+    """
+
+    data: Any
+    meta: Meta | None = field(default=None, eq=False)

@@ -1,0 +1,422 @@
+"""The waist of the hourglass: one pure function per endpoint, from arguments to an `Operation`.
+
+Rule: every path of the API is in this file and nowhere else, and so is every check of an argument; nothing is sent here.
+
+Source: the service's pages on Lexi (chat, stream, conversations, tasks); `lexi.openapi.yaml` in the sandbox.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Generic, Literal, NoReturn, TypeVar
+from urllib.parse import quote, urlencode
+
+from attrs import evolve, field, frozen
+
+from ._config import whole
+from ._errors import ConfigurationError, refuse
+from ._meta import Meta
+from ._models import (
+    ChatReply,
+    Conversation,
+    ConversationSummary,
+    Page,
+    RawReply,
+    Task,
+    TaskDecision,
+)
+from ._wire import WireError, dumps, field_of, structure
+
+T = TypeVar("T")
+
+Repeat = Literal["free", "once", "keyed"]
+"""What may be repeated: `free` (a GET), `once` (it may act or cost twice), `keyed` (the service knows a repetition)."""
+
+Permission = Literal["lexi", "write:ai", "read:ai"]
+
+MAX_STREAM_MESSAGE: Final = 12_000
+MAX_PER_PAGE: Final = 100
+MAX_MESSAGES: Final = 1000
+MAX_PAGE: Final = 1 << 53
+MAX_ID: Final = 1024
+MAX_BODY: Final = 8 << 20
+
+
+@frozen(kw_only=True)
+class Operation(Generic[T]):
+    """Say what one call of the API is.
+
+    Args:
+        name: What it is called in logs.
+        method: The HTTP method.
+        path: The path under the base URL, percent-encoded.
+        read: Makes the value of the answer's JSON and `Meta`.
+        query: The query, percent-encoded.
+        body: The JSON body; the same bytes are sent in every attempt.
+        repeat: Whether an attempt may be repeated.
+        costs: Whether it may cost credits.
+        permission: What the key must be allowed to do, where that is known.
+        idempotency_key: Sent with a keyed operation, the same in every attempt.
+        conversation_id: The conversation that it continues, if any.
+        streams: Whether the answer is a stream.
+        empty: Whether an answer without a body is one.
+    """
+
+    name: str
+    method: str
+    path: str = field(repr=False)
+    read: Callable[[Any, Meta], T] = field(repr=False)
+    query: str = field(default="", repr=False)
+    body: bytes | None = field(default=None, repr=False)
+    repeat: Repeat = "free"
+    costs: bool = False
+    permission: Permission | None = None
+    idempotency_key: str | None = None
+    conversation_id: str | None = field(default=None, repr=False)
+    streams: bool = False
+    empty: bool = False
+
+    @property
+    def target(self) -> str:
+        """Give what follows the base URL."""
+        return f"{self.path}?{self.query}" if self.query else self.path
+
+
+# Endpoints -------------------------------------------------------------------------------------------------------
+
+
+def chat(message: object, *, conversation_id: object, context: object) -> Operation[ChatReply]:
+    """Describe `POST /v1/lexi/chat`."""
+    text = _message(message)
+    entries = _context(context)
+    continued = _one_conversation(conversation_id, entries)
+    if continued is not None:
+        entries = {**entries, "conversation_id": continued}
+    return Operation(
+        name="chat",
+        method="POST",
+        path="/v1/lexi/chat",
+        read=_read_reply,
+        body=_body({"message": text, **({"context": entries} if entries else {})}),
+        repeat="once",
+        costs=True,
+        permission="lexi",
+    )
+
+
+def stream_chat(
+    message: object,
+    *,
+    conversation_id: object,
+    context: object,
+    allow_tools: object,
+    idempotency_key: object,
+) -> Operation[None]:
+    """Describe `POST /v1/lexi/chat/stream`."""
+    text = _message(message, MAX_STREAM_MESSAGE)
+    entries = _context(context)
+    continued = _one_conversation(conversation_id, entries)
+    fields = {
+        "message": text,
+        "conversation_id": continued,
+        "context": {name: value for name, value in entries.items() if name != "conversation_id"},
+        "allow_tools": _flag(allow_tools, "allow_tools"),
+    }
+    return Operation(
+        name="stream_chat",
+        method="POST",
+        path="/v1/lexi/chat/stream",
+        read=_read_nothing,
+        body=_body({name: value for name, value in fields.items() if value not in (None, {})}),
+        repeat="keyed",
+        costs=True,
+        permission="write:ai",
+        idempotency_key=_idempotency_key(idempotency_key),
+        conversation_id=continued,
+        streams=True,
+    )
+
+
+def conversations(
+    *,
+    search: object,
+    user_id: object,
+    contact_id: object,
+    deal_id: object,
+    archived: object,
+    page: object,
+    per_page: object,
+) -> Operation[Page[ConversationSummary]]:
+    """Describe `GET /v1/lexi/conversations`."""
+    texts = {"search": search, "user_id": user_id, "contact_id": contact_id, "deal_id": deal_id}
+    given = {name: _text(value, name) for name, value in texts.items() if value is not None}
+    if _flag(archived, "archived"):
+        given["archived"] = "true"
+    given["per_page"] = str(whole(per_page, "per_page", 1, MAX_PER_PAGE))
+    first = Operation(
+        name="conversations",
+        method="GET",
+        path="/v1/lexi/conversations",
+        read=_read_page(whole(page, "page", 1, MAX_PAGE)),
+        query=urlencode(given),
+        permission="read:ai",
+    )
+    return at_page(first, whole(page, "page", 1, MAX_PAGE))
+
+
+def at_page(listing: Operation[Page[T]], page: int) -> Operation[Page[T]]:
+    """Describe another page of the same listing."""
+    query = re.sub(r"(^|&)page=\d+", "", listing.query)
+    return evolve(listing, query=f"{query}&page={page}", read=_read_page(page))  # type: ignore[arg-type]  # the same T
+
+
+def conversation(id: object, *, include_tool_steps: object, limit: object) -> Operation[Conversation]:  # noqa: A002  # API
+    """Describe `GET /v1/lexi/conversations/{id}`."""
+    given = {"limit": str(whole(limit, "limit", 1, MAX_MESSAGES))}
+    if _flag(include_tool_steps, "include_tool_steps"):
+        given["include_tool_steps"] = "true"
+    return Operation(
+        name="conversation",
+        method="GET",
+        path=f"/v1/lexi/conversations/{_segment(id)}",
+        read=_reader(Conversation),
+        query=urlencode(given),
+        permission="read:ai",
+    )
+
+
+def tasks(*, status: object) -> Operation[list[Task]]:
+    """Describe `GET /v1/lexi/tasks`."""
+    return Operation(
+        name="tasks",
+        method="GET",
+        path="/v1/lexi/tasks",
+        read=_read_tasks,
+        query=urlencode({"status": _text(status, "status")}),
+        permission="lexi",
+    )
+
+
+def approve_task(id: object) -> Operation[TaskDecision]:  # noqa: A002  # API
+    """Describe `POST /v1/lexi/tasks/{id}/approve`; what it starts may cost credits."""
+    return Operation(
+        name="approve_task",
+        method="POST",
+        path=f"/v1/lexi/tasks/{_segment(id)}/approve",
+        read=_reader(TaskDecision),
+        repeat="once",
+        costs=True,
+        permission="lexi",
+    )
+
+
+def dismiss_task(id: object, *, reason: object) -> Operation[TaskDecision]:  # noqa: A002  # API
+    """Describe `POST /v1/lexi/tasks/{id}/dismiss`."""
+    return Operation(
+        name="dismiss_task",
+        method="POST",
+        path=f"/v1/lexi/tasks/{_segment(id)}/dismiss",
+        read=_reader(TaskDecision),
+        body=_body({} if reason is None else {"reason": _text(reason, "reason")}),
+        repeat="once",
+        permission="lexi",
+    )
+
+
+_METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE"})
+_PLAIN_PATH = re.compile(r"(?:/[A-Za-z0-9._~!$'()*,;:@%-]+)+/?")
+
+
+def request(method: object, path: object, *, json: object, params: object) -> Operation[RawReply]:
+    """Describe any other endpoint."""
+    if not isinstance(method, str) or method.upper() not in _METHODS:
+        refuse("method", f"one of {', '.join(sorted(_METHODS))}", _given(method))
+    return Operation(
+        name="request",
+        method=method.upper(),
+        path=_plain_path(path),
+        read=RawReply,
+        query=_query(params),
+        body=None if json is None else _body(json),
+        repeat="free" if method.upper() == "GET" else "once",
+        costs=method.upper() != "GET",
+        empty=True,
+    )
+
+
+# Answers ---------------------------------------------------------------------------------------------------------
+
+
+def _reader(kind: type[T]) -> Callable[[Any, Meta], T]:
+    def read(answer: Any, meta: Meta) -> T:  # noqa: ANN401  # JSON
+        return evolve(structure(kind, field_of(answer, "data")), meta=meta)  # type: ignore[misc]  # T is an attrs class
+
+    return read
+
+
+def _read_reply(answer: Any, meta: Meta) -> ChatReply:  # noqa: ANN401  # JSON
+    reply = _reader(ChatReply)(answer, meta)
+    if reply.conversation_id is None:
+        raise WireError("data.conversation_id is missing")
+    return reply
+
+
+def _read_nothing(_: Any, __: Meta) -> None:  # noqa: ANN401  # JSON
+    """Stand where an answer is a stream, which is read event by event."""
+
+
+def _read_tasks(answer: Any, meta: Meta) -> list[Task]:  # noqa: ANN401  # JSON
+    items = field_of(field_of(answer, "data"), "tasks")
+    return [evolve(task, meta=meta) for task in structure(tuple[Task, ...], items, "data.tasks")]
+
+
+def _read_page(number: int) -> Callable[[Any, Meta], Page[ConversationSummary]]:
+    def read(answer: Any, meta: Meta) -> Page[ConversationSummary]:  # noqa: ANN401  # JSON
+        items = field_of(field_of(answer, "data"), "conversations")
+        rows = structure(tuple[ConversationSummary, ...], items, "data.conversations")
+        paging = answer.get("meta")
+        hints = paging if isinstance(paging, dict) else {}
+        return Page(
+            items=tuple(evolve(row, meta=meta) for row in rows),
+            page=number,
+            per_page=_hint(hints.get("per_page"), 1),
+            total=_hint(hints.get("total"), 0),
+            meta=meta,
+        )
+
+    return read
+
+
+def _hint(value: Any, least: int) -> int | None:  # noqa: ANN401  # JSON
+    """Take a page's own account only where it is a number that makes sense."""
+    return value if type(value) is int and value >= least else None
+
+
+# Arguments -------------------------------------------------------------------------------------------------------
+
+
+def _message(value: object, limit: int | None = None) -> str:
+    if not isinstance(value, str):
+        refuse("message", "a str", type(value).__name__)
+    if not value.strip():
+        refuse("message", "more than white space", f"{len(value)} characters of it")
+    if limit is not None and len(value) > limit:
+        refuse("message", f"at most {limit} characters", f"{len(value)} characters")
+    _check_text(value, "message")
+    return value
+
+
+def _text(value: object, argument: str) -> str:
+    if not isinstance(value, str):
+        refuse(argument, "a str", type(value).__name__)
+    _check_text(value, argument)
+    return value
+
+
+def _check_text(value: str, argument: str) -> None:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        _refuse_surrogate(argument)
+
+
+def _refuse_surrogate(argument: str) -> NoReturn:
+    # Outside of the handler, so that no UnicodeEncodeError with the whole text in it hangs on.
+    refuse(argument, "text that UTF-8 can carry", "a lone surrogate")
+
+
+def _flag(value: object, argument: str) -> bool:
+    if not isinstance(value, bool):
+        refuse(argument, "True or False", type(value).__name__)
+    return value
+
+
+def _segment(value: object, argument: str = "id") -> str:
+    """Encode an id so that it can't leave its place in a path (RFC 3986, 2.3 and 3.3)."""
+    return quote(id_of(value, argument), safe="")
+
+
+def known_id(value: object) -> str | None:
+    """Check a conversation's id that may be left out."""
+    return None if value is None else id_of(value, "conversation_id")
+
+
+def id_of(value: object, argument: str = "id") -> str:
+    """Check an id."""
+    if not isinstance(value, str):
+        refuse(argument, "a str", type(value).__name__)
+    if value in ("", ".", "..") or not value.strip():
+        refuse(argument, "an id", repr(value[:20]))
+    if len(value) > MAX_ID:
+        refuse(argument, f"at most {MAX_ID} characters", f"{len(value)} characters")
+    _check_text(value, argument)
+    if not value.isprintable():
+        refuse(argument, "without control characters", "one with some")
+    return value
+
+
+def _one_conversation(argument: object, context: Mapping[str, Any]) -> str | None:
+    in_context = context.get("conversation_id")
+    ids = {id_of(value, "conversation_id") for value in (argument, in_context) if value is not None}
+    if len(ids) > 1:
+        refuse("conversation_id", "the same as context['conversation_id']", "two different ones")
+    return ids.pop() if ids else None
+
+
+def _context(value: object) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
+        refuse("context", "a mapping with str keys", type(value).__name__)
+    return {name: item for name, item in value.items() if item is not None}
+
+
+def _body(value: object) -> bytes:
+    try:
+        body = dumps(value)
+    except WireError as error:
+        raise ConfigurationError(f"The request can't be sent as JSON: it holds {error}.") from None
+    if len(body) > MAX_BODY:
+        refuse("the request", f"at most {MAX_BODY} bytes of JSON", f"{len(body)} bytes")
+    return body
+
+
+def _idempotency_key(value: object) -> str:
+    if not isinstance(value, str):
+        refuse("idempotency_key", "a UUID as str", type(value).__name__)
+    if not _UUID.fullmatch(value):
+        refuse("idempotency_key", "a UUID", f"{len(value)} characters that are none")
+    return value
+
+
+_UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+
+
+def _plain_path(value: object) -> str:
+    if not isinstance(value, str):
+        refuse("path", "a str", type(value).__name__)
+    segments = re.sub("%2e", ".", value, flags=re.IGNORECASE).split("/")
+    if not _PLAIN_PATH.fullmatch(value) or {".", ".."} & set(segments):
+        refuse("path", "an absolute path under the base URL, percent-encoded, without query", repr(value[:80]))
+    return value
+
+
+def _query(value: object) -> str:
+    if value is None:
+        return ""
+    if not isinstance(value, Mapping):
+        refuse("params", "a mapping", type(value).__name__)
+    return urlencode({_text(name, "params"): _scalar(item) for name, item in value.items() if item is not None})
+
+
+def _scalar(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if not isinstance(value, str | int | float):
+        refuse("params", "a mapping to str, int, float or bool", type(value).__name__)
+    return _text(str(value), "params")
+
+
+def _given(value: object) -> str:
+    return repr(value[:20]) if isinstance(value, str) else type(value).__name__

@@ -1,0 +1,202 @@
+"""Listings, page after page.
+
+Rule: no id is handed out twice, `total` is only a hint, and a listing that makes no progress is an error.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import AsyncIterator, Iterable, Sequence
+from typing import Generic, Protocol, TypeVar
+
+from attrs import evolve
+
+from ._config import MAX_COLLECTED, whole
+from ._errors import LeadLexError, PaginationError
+from ._models import Page
+from ._operations import Operation, at_page
+from ._transport import Transport
+
+
+class HasId(Protocol):
+    """Be an item of a listing."""
+
+    @property
+    def id(self) -> str:
+        """Give what tells it from the others."""
+        ...
+
+
+T = TypeVar("T", bound=HasId)
+
+
+B = TypeVar("B")
+
+
+class Batched(AsyncIterator[B]):
+    """Iterate item by item, or take at once all that one answer brought."""
+
+    @abstractmethod
+    async def next_batch(self) -> Sequence[B]:
+        """Return the next items; none at the end."""
+
+
+class AsyncPager(Generic[T]):
+    """Iterate over all items of a listing; each iteration starts again.
+
+    Nothing is sent before it is first used.
+
+    Args:
+        transport: What sends.
+        listing: What is sent for the first page.
+        first: The number of that page, from 1.
+
+    Raises:
+        PaginationError: The service repeats itself.
+        LeadLexError: Any error of the API; `next_page` tells where to go on.
+
+    Example:
+        async for conversation in lexi.conversations(search="acme"):
+            print(conversation.title)
+
+    Source: `GET /v1/lexi/conversations`.
+    """
+
+    def __init__(self, transport: Transport, listing: Operation[Page[T]], first: int) -> None:
+        self._transport = transport
+        self._listing = listing
+        self._first = first
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} from page {self._first}>"
+
+    def __aiter__(self) -> Batched[T]:
+        return _Items(_Pages(self._transport, self._listing, self._first))
+
+    def pages(self) -> Batched[Page[T]]:
+        """Iterate over the pages.
+
+        Example:
+            async for page in lexi.conversations().pages():
+                print(page.page, len(page.items), page.total)
+        """
+        return _Pages(self._transport, self._listing, self._first)
+
+    async def first_page(self) -> Page[T]:
+        """Return the first page alone.
+
+        Example:
+            page = await lexi.conversations(per_page=10).first_page()
+            print(page.total)
+        """
+        return await self._transport.send(at_page(self._listing, self._first))
+
+    async def collect(self, limit: int | None = None) -> list[T]:
+        """Return the items as a list.
+
+        Args:
+            limit: How many at most; only the pages that are needed are asked for.
+
+        Example:
+            newest = await lexi.conversations().collect(limit=20)
+        """
+        most = None if limit is None else whole(limit, "limit", 1, MAX_COLLECTED)
+        items = list[T]()
+        async for page in self.pages():
+            items += page.items
+            if most is not None and len(items) >= most:
+                return items[:most]
+        return items
+
+
+class _Pages(Batched[Page[T]]):
+    """Ask for one page after the other; a class, since a generator left early would need closing."""
+
+    def __init__(self, transport: Transport, listing: Operation[Page[T]], first: int) -> None:
+        self._transport = transport
+        self._listing = listing
+        self._progress = Progress[T]()
+        self._next = first
+
+    async def __anext__(self) -> Page[T]:
+        for page in await self.next_batch():
+            return page
+        raise StopAsyncIteration
+
+    async def next_batch(self) -> Sequence[Page[T]]:
+        """Return the next page that has something new; none at the end."""
+        while not self._progress.ended:
+            page = self._progress.take(await self._page(self._next))
+            self._next += 1
+            if page.items:
+                return [page]
+        return []
+
+    async def _page(self, number: int) -> Page[T]:
+        try:
+            return await self._transport.send(at_page(self._listing, number))
+        except LeadLexError as error:
+            error.next_page = number
+            raise
+
+
+class Progress(Generic[T]):
+    """Decide what of a page is new and whether it was the last one."""
+
+    def __init__(self) -> None:
+        self._ids = set[str]()
+        self._rows: int | None = None
+        self._stale = 0
+        self.ended = False
+
+    def take(self, page: Page[T]) -> Page[T]:
+        """Return the page without what was handed out before.
+
+        Raises:
+            PaginationError: Two pages in a row had nothing new.
+        """
+        fresh = tuple(self._fresh(page.items))
+        if self._rows is None:
+            # A listing that begins at page 7 has not seen the rows before it, but they count in the total.
+            self._rows = (page.page - 1) * (page.per_page or 0)
+        self._rows += len(page.items)
+        self.ended = self._is_last(page)
+        self._stale = 0 if fresh else self._stale + 1
+        if self._stale > 1 and not self.ended:
+            error = PaginationError(f"Page {page.page} repeats what came before, as the page before it did.")
+            error.next_page, error.meta = page.page, page.meta
+            raise error
+        return evolve(page, items=fresh)
+
+    def _fresh(self, items: Iterable[T]) -> Iterable[T]:
+        for item in items:
+            if item.id not in self._ids:
+                self._ids.add(item.id)
+                yield item
+
+    def _is_last(self, page: Page[T]) -> bool:
+        if not page.items:
+            return True
+        # A total below what this very page holds is no total.
+        if page.total is not None and page.total >= len(page.items):
+            return (self._rows or 0) >= page.total
+        return page.per_page is not None and len(page.items) < page.per_page
+
+
+class _Items(Batched[T]):
+    """Iterate over the items of pages."""
+
+    def __init__(self, pages: _Pages[T]) -> None:
+        self._pages = pages
+        self._left: list[T] = []
+
+    async def __anext__(self) -> T:
+        if not self._left:
+            self._left = list(reversed(await self.next_batch()))
+        if not self._left:
+            raise StopAsyncIteration
+        return self._left.pop()
+
+    async def next_batch(self) -> Sequence[T]:
+        """Return the items of the next page; none at the end."""
+        return [item for page in await self._pages.next_batch() for item in page.items]

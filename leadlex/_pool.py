@@ -1,0 +1,305 @@
+"""Connections: a pool that heals, in shards, one client for each event loop and process.
+
+Rule: this is the only room that knows httpcore's inside, and it decides nothing about calls.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable
+from importlib.util import find_spec
+from typing import Any, Final
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+import anyio
+import httpcore
+import httpx
+from anyio.lowlevel import EventLoopToken, current_token
+
+from ._config import Settings
+from ._errors import ClientClosedError, ConfigurationError, refuse
+
+SHARDS: Final = 32
+KEEPALIVE: Final = 5.0
+"""Seconds an idle connection is kept; httpx's default, short enough that servers seldom close it first."""
+
+
+def _socket_options() -> list[tuple[int, int, int]]:
+    # A peer that vanished without a FIN is found by the kernel's probes after about a minute.
+    wanted = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 60_000}
+    known = [(getattr(socket, name), value) for name, value in wanted.items() if hasattr(socket, name)]
+    tcp = [(socket.IPPROTO_TCP, option, value) for option, value in known]
+    return [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1), *tcp]
+
+
+class HealedPool(httpcore.AsyncConnectionPool):
+    """Drop connections that nobody holds and that can't be used, before requests are assigned.
+
+    httpcore 1.0.9 keeps a connection for ever whose request was cancelled between being assigned and connecting;
+    after enough of them every call is a PoolTimeout.
+    """
+
+    def _assign_requests_to_connections(self) -> list[Any]:
+        held = {id(request.connection) for request in self._requests}
+        lost = [
+            connection
+            for connection in self._connections
+            if id(connection) not in held and not connection.is_idle() and not connection.is_closed()
+        ]
+        for connection in lost:
+            self._connections.remove(connection)
+        return [*lost, *super()._assign_requests_to_connections()]
+
+    @property
+    def load(self) -> int:
+        """Count the requests under way."""
+        return len(self._requests)
+
+    @property
+    def spare(self) -> int:
+        """Count the connections that no request holds."""
+        return len(self._connections) - len(self._requests)
+
+
+class PooledTransport(httpx.AsyncBaseTransport):
+    """Spread requests over small pools with one limit for all.
+
+    httpcore's pool looks at every connection for every request: 1,000 streams in one pool cost 19 s of CPU.
+
+    Args:
+        ssl_context: Shared by all connections.
+        proxy: Where all traffic goes through, if anywhere.
+        max_connections: How many connections there may be at once.
+    """
+
+    def __init__(self, ssl_context: ssl.SSLContext | None, proxy: httpcore.Proxy | None, max_connections: int) -> None:
+        self._free = anyio.Semaphore(max_connections)
+        self._limit = max_connections
+        self._shards = [
+            HealedPool(
+                ssl_context=ssl_context,
+                proxy=proxy,
+                max_connections=None,
+                keepalive_expiry=KEEPALIVE,
+                socket_options=_socket_options(),
+            )
+            for _ in range(min(SHARDS, max_connections))
+        ]
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request through the shard with an idle connection, else through the least loaded."""
+        await self._acquire(request)
+        try:
+            answer = await self._shard().handle_async_request(_translated(request))
+        except BaseException:
+            self._free.release()
+            raise
+        return httpx.Response(
+            answer.status,
+            headers=answer.headers,
+            stream=_Held(answer.stream, self._free),
+            extensions=answer.extensions,
+        )
+
+    async def aclose(self) -> None:
+        """Close all connections; requests under way break."""
+        for shard in self._shards:
+            await shard.aclose()
+
+    async def _acquire(self, request: httpx.Request) -> None:
+        try:
+            self._free.acquire_nowait()
+        except anyio.WouldBlock:
+            seconds = request.extensions["timeout"]["pool"]
+            with anyio.move_on_after(seconds) as scope:
+                await self._free.acquire()
+            if scope.cancelled_caught:
+                await request.extensions["trace"]("acquire.failed", {})
+                raise httpx.PoolTimeout(f"all {self._limit} connections are in use by open streams and calls") from None
+
+    def _shard(self) -> HealedPool:
+        for shard in self._shards:
+            if shard.spare > 0:
+                return shard
+        return min(self._shards, key=_load)
+
+
+def _load(shard: HealedPool) -> int:
+    return shard.load
+
+
+def _translated(request: httpx.Request) -> httpcore.Request:
+    url = request.url
+    return httpcore.Request(
+        method=request.method,
+        url=httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
+        headers=request.headers.raw,
+        content=request.stream,
+        extensions=request.extensions,
+    )
+
+
+class _Held(httpx.AsyncByteStream):
+    """Give a connection's place back when its response is closed."""
+
+    def __init__(self, stream: Any, free: anyio.Semaphore) -> None:  # noqa: ANN401  # httpcore's
+        self._stream = stream
+        self._free: anyio.Semaphore | None = free
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self._stream.__aiter__()  # type: ignore[no-any-return]  # an async iterator of bytes
+
+    async def aclose(self) -> None:
+        free, self._free = self._free, None
+        if free is not None:
+            try:
+                await self._stream.aclose()
+            finally:
+                free.release()
+
+
+# Making clients ----------------------------------------------------------------------------------------------------
+
+
+def client_maker(settings: Settings) -> Callable[[], httpx.AsyncClient]:
+    """Check what the environment says about TLS and proxies, and return what makes a client of it.
+
+    Raises:
+        ConfigurationError: `SSL_CERT_FILE`, `SSL_CERT_DIR` or a proxy variable can't be used.
+    """
+    parts = urlsplit(settings.base_url)
+    secure = parts.scheme == "https"
+    context = _ssl_context() if secure else None
+    # A plain-http base URL is this machine: a proxy would only learn the key.
+    proxy = _environment_proxy(parts.hostname or "") if secure else None
+
+    def make() -> httpx.AsyncClient:
+        transport = PooledTransport(context, proxy, settings.max_connections)
+        return httpx.AsyncClient(transport=transport, trust_env=False, cookies=_no_cookies())
+
+    return make
+
+
+def _ssl_context() -> ssl.SSLContext:
+    try:
+        return httpx.create_ssl_context()
+    except (OSError, ValueError) as error:
+        reason = error.strerror or type(error).__name__ if isinstance(error, OSError) else type(error).__name__
+        raise ConfigurationError(f"SSL_CERT_FILE or SSL_CERT_DIR can't be used: {reason}.") from None
+
+
+def _environment_proxy(host: str) -> httpcore.Proxy | None:
+    proxies = getproxies()
+    _check_no_proxy(proxies.get("no", ""))
+    address = proxies.get("https") or proxies.get("all")
+    if not address or proxy_bypass(host):
+        return None
+    return _proxy(address if "://" in address else f"http://{address}")
+
+
+def _check_no_proxy(hosts: str) -> None:
+    for host in filter(lambda item: "[" in item or "]" in item, hosts.split(",")):
+        try:
+            ipaddress.IPv6Address(host.strip().removeprefix("[").removesuffix("]"))
+        except ValueError:
+            raise ConfigurationError("NO_PROXY can't be used: it has an address that is none.") from None
+
+
+def _proxy(address: str) -> httpcore.Proxy:
+    try:
+        proxy = httpx.Proxy(address)
+    except (ValueError, httpx.InvalidURL):
+        raise ConfigurationError("HTTPS_PROXY or ALL_PROXY can't be used: it is not a proxy's URL.") from None
+    if proxy.url.scheme.startswith("socks") and find_spec("socksio") is None:
+        raise ConfigurationError("A SOCKS proxy needs one more package: pip install 'httpx[socks]'.")
+    url = httpcore.URL(scheme=proxy.url.raw_scheme, host=proxy.url.raw_host, port=proxy.url.port, target=b"/")
+    return httpcore.Proxy(url, auth=proxy.raw_auth, headers=proxy.headers.raw)
+
+
+def _no_cookies() -> Any:  # noqa: ANN401  # http.cookiejar is loaded by httpx
+    from http.cookiejar import CookieJar, DefaultCookiePolicy
+
+    return CookieJar(DefaultCookiePolicy(allowed_domains=[]))
+
+
+# Clients by loop ---------------------------------------------------------------------------------------------------
+
+
+class Home:
+    """Hold what belongs to one event loop: its client, and the sign that it is being closed."""
+
+    def __init__(self, client: httpx.AsyncClient, token: EventLoopToken) -> None:
+        self.client = client
+        self.token = token
+        self.closing = anyio.Event()
+
+
+class Homes:
+    """Find the client of the running event loop and process, or make it.
+
+    Args:
+        make: Makes a client.
+        owned: Whether those clients are closed with this; the user's own is not.
+    """
+
+    def __init__(self, make: Callable[[], httpx.AsyncClient], *, owned: bool = True) -> None:
+        self._make = make
+        self._owned = owned
+        self._homes: dict[tuple[int, object], Home] = {}
+        self.closed = False
+
+    def here(self) -> Home:
+        """Return the home of the running loop.
+
+        Raises:
+            ClientClosedError: All was closed.
+        """
+        if self.closed:
+            raise ClientClosedError
+        token = current_token()
+        place = (os.getpid(), token.native_token)
+        home = self._homes.get(place)
+        if home is None:
+            self._forget_the_dead()
+            home = self._homes[place] = Home(self._make(), token)
+        return home
+
+    async def aclose(self) -> None:
+        """Close what belongs to the running loop; what belongs to others ends with them."""
+        self.closed = True
+        homes, self._homes = self._homes, {}
+        here = (os.getpid(), current_token().native_token)
+        for place, home in homes.items():
+            if place == here:
+                home.closing.set()
+                await self._close(home)
+
+    async def _close(self, home: Home) -> None:
+        if self._owned:
+            with anyio.CancelScope(shield=True):
+                await home.client.aclose()
+
+    def _forget_the_dead(self) -> None:
+        alive = {place: home for place, home in self._homes.items() if not _is_dead(place)}
+        self._homes = alive
+
+
+def homes_for(settings: Settings, given: object) -> Homes:
+    """Make the homes of a client, from the user's `httpx.AsyncClient`, a function that makes one, or our own."""
+    if given is None:
+        return Homes(client_maker(settings))
+    if isinstance(given, httpx.AsyncClient):
+        return Homes(lambda: given, owned=False)
+    if callable(given):
+        return Homes(given)
+    refuse("http_client", "an httpx.AsyncClient or a function that makes one", type(given).__name__)
+
+
+def _is_dead(place: tuple[int, object]) -> bool:
+    process, loop = place
+    is_closed = getattr(loop, "is_closed", None)
+    return process != os.getpid() or (is_closed is not None and is_closed())

@@ -1,0 +1,362 @@
+"""One streamed answer: lazy, read once, whole or an error.
+
+Rule: only `done` or `[DONE]` proves the end; a stream that just stops is never taken for a whole one.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import AsyncGenerator, AsyncIterator
+from types import TracebackType
+from typing import Final, Self
+
+import anyio
+from attrs import evolve
+from httpx_sse import EventSource, ServerSentEvent
+
+from ._body import Unusable
+from ._errors import LeadLexError, StreamBusyError, StreamDivergedError, StreamInterruptedError
+from ._events import Done, StreamEvent, TextDelta
+from ._faults import Broken, cut_short
+from ._log import record
+from ._meta import Charged, Meta
+from ._models import ChatReply
+from ._operations import Operation
+from ._replay import Divergence, Replay, Transcript
+from ._retry import Fault
+from ._transport import Opened, Transport
+from ._wire import End, WireError, WireProblem, event_of
+
+MAX_TEXT: Final = 64 << 20
+"""Characters of one reply, above which a server is not believed."""
+
+_DRAIN: Final = 0.05
+"""Seconds to wait for the end of the body after the last event: read to its end, a connection is used again."""
+
+
+class AsyncChatStream:
+    """Iterate over the events of an answer while Lexi writes it.
+
+    Nothing is sent before it is first used. Entered with `async with`, it is closed for sure; iterated to its end, it
+    closes itself. A stream that breaks off is continued with the same idempotency key, so that it is charged once.
+
+    Args:
+        reading: What is sent, and how far it has come.
+
+    Raises:
+        StreamInterruptedError: It broke off and could not be continued; `partial` has what came.
+        StreamBusyError: Two tasks read it at once.
+        LeadLexError: Any other error of the API.
+
+    Example:
+        async with lexi.stream_chat("Summarize my pipeline") as stream:
+            async for delta in stream.text_stream:
+                print(delta, end="", flush=True)
+            reply = await stream.final_reply()
+
+    Source: `POST /v1/lexi/chat/stream`.
+    """
+
+    def __init__(self, reading: Reading) -> None:
+        self._reading = reading
+        self._events = _read(reading)
+        self._busy = False
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.idempotency_key}>"
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> StreamEvent:
+        if self._busy:
+            raise StreamBusyError
+        self._busy = True
+        try:
+            return await self._events.__anext__()
+        except StopAsyncIteration:
+            self._reading.check_whole()
+            raise
+        finally:
+            self._busy = False
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    @property
+    def text_stream(self) -> AsyncIterator[str]:
+        """Iterate over the text alone, piece by piece.
+
+        Example:
+            stream = lexi.stream_chat("Summarize my pipeline")
+            async for delta in stream.text_stream:
+                print(delta, end="", flush=True)
+        """
+        return _Texts(self)
+
+    async def final_reply(self) -> ChatReply:
+        """Read what is left and return the whole answer.
+
+        This is the charge-safe way to ask: repeated after a failure with its key, it is charged once.
+
+        Raises:
+            StreamInterruptedError: The stream broke off, or was closed before its end.
+
+        Example:
+            reply = await lexi.stream_chat("Summarize my pipeline").final_reply()
+            print(reply.response, reply.credits_remaining)
+        """
+        async for _ in self:
+            pass
+        return self.reply
+
+    async def aclose(self) -> None:
+        """Stop reading and free the connection; closing twice is fine.
+
+        Example:
+            stream = lexi.stream_chat("Summarize my pipeline")
+            first = await anext(stream)
+            await stream.aclose()
+        """
+        self._reading.closed = True
+        if not self._busy:
+            await self._events.aclose()
+
+    @property
+    def reply(self) -> ChatReply:
+        """Give the answer as far as it has come."""
+        return self._reading.reply()
+
+    @property
+    def conversation_id(self) -> str | None:
+        """Give the conversation's id, once it is known."""
+        return self._reading.conversation_id
+
+    @property
+    def idempotency_key(self) -> str:
+        """Give the key under which the service charges this question once, for 24 hours."""
+        return self._reading.call.operation.idempotency_key or ""
+
+    @property
+    def meta(self) -> Meta | None:
+        """Tell how the answer arrived, once its head was read."""
+        return self._reading.call.meta
+
+    @property
+    def resumes(self) -> int:
+        """Count how often the stream was continued after it broke."""
+        return self._reading.call.resumes
+
+    @property
+    def charged(self) -> Charged:
+        """Say whether it was charged, as an error would say it now."""
+        return "yes" if self._reading.transcript.done else self._reading.call.charged_now
+
+    def __del__(self) -> None:
+        # No I/O here: dropping the generator makes the loop close it, which frees the connection.
+        reading = getattr(self, "_reading", None)
+        if reading is not None and reading.abandoned:
+            warnings.warn(
+                f"{self!r} was left before its end and never closed", ResourceWarning, source=self, stacklevel=1
+            )
+
+
+class _Texts(AsyncIterator[str]):
+    """Iterate over text; a class, since a generator left early would need closing of its own."""
+
+    def __init__(self, stream: AsyncChatStream) -> None:
+        self._stream = stream
+
+    async def __anext__(self) -> str:
+        while True:
+            event = await self._stream.__anext__()
+            if type(event) is TextDelta:
+                return event.delta
+
+
+class Reading:
+    """Keep the state of a stream apart from its handle, so that a dropped handle can be noticed."""
+
+    def __init__(self, transport: Transport, operation: Operation[None]) -> None:
+        self.transport = transport
+        self.call = transport.begin(operation)
+        self.transcript = Transcript()
+        self.replay: Replay | None = None
+        self.half = ""
+        self.started = False
+        self.closed = False
+        self.ended = False
+        self.error: LeadLexError | None = None
+
+    @property
+    def conversation_id(self) -> str | None:
+        """Give the conversation's id, once it is known."""
+        return self.transcript.conversation_id or self.call.operation.conversation_id
+
+    @property
+    def abandoned(self) -> bool:
+        """Tell whether a connection may be left open."""
+        return self.started and not (self.closed or self.ended)
+
+    def reply(self) -> ChatReply:
+        """Make the reply so far."""
+        return self.transcript.reply(self.conversation_id, self.call.meta)
+
+    def check_whole(self) -> None:
+        """Refuse to let an end that was not proved look like one."""
+        if self.transcript.done:
+            return
+        if self.error is not None:
+            raise self.error
+        key = self.call.operation.idempotency_key or ""
+        error = StreamInterruptedError("The stream was closed or cancelled before its end.", key)
+        error.charged = self.call.charged_now
+        error.partial = self.reply() if self.transcript.begun else None
+        raise error
+
+    def accept(self, sse: ServerSentEvent) -> StreamEvent | None:
+        """Return what is to be handed out for an event of the wire, if anything.
+
+        Raises:
+            Problem: It is an `error` event.
+            WireError: It is not the contract's.
+            Divergence: It does not continue what was handed out.
+        """
+        event = event_of(sse.event, sse.data)
+        if isinstance(event, End):
+            event = Done()
+        elif isinstance(event, WireProblem):
+            raise _Problem(event)
+        if type(event) is TextDelta:
+            event = self._whole_characters(event)
+        fresh = event if self.replay is None else self.replay.new_part(event)
+        if fresh is not None:
+            self._check(fresh)
+            self.transcript.add(fresh)
+        return fresh
+
+    def _whole_characters(self, event: TextDelta) -> TextDelta:
+        """Hold back half of a surrogate pair until its other half comes, and replace one that never will."""
+        text = self.half + event.delta
+        if text.isascii():
+            return event
+        self.half = text[-1] if "\ud800" <= text[-1] <= "\udbff" else ""
+        whole = _repaired(text[: len(text) - len(self.half)])
+        return event if whole == event.delta else evolve(event, delta=whole)
+
+    def _check(self, event: StreamEvent) -> None:
+        if type(event) is not TextDelta:
+            return
+        known = self.transcript.conversation_id
+        if known is not None and event.conversation_id not in (None, known):
+            raise WireError("the stream changed to another conversation")
+        if self.transcript.length > MAX_TEXT:
+            raise Unusable(f"its text is longer than {MAX_TEXT >> 20} Mi characters")
+
+
+def _repaired(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+class _Problem(Exception):
+    """Carry an `error` event to where the attempt ends."""
+
+    def __init__(self, problem: WireProblem) -> None:
+        super().__init__(problem.code)
+        self.problem = problem
+
+
+async def _read(reading: Reading) -> AsyncGenerator[StreamEvent, None]:
+    """Open the stream, hand out its events, and open it again where it may be continued."""
+    transport, call = reading.transport, reading.call
+    reading.started = True
+    while True:
+        opened = await transport.open(call)
+        if isinstance(opened, Broken):
+            broken = opened
+        else:
+            source = EventSource(opened.response).aiter_sse()
+            try:
+                broken = cut_short()
+                async for sse in source:
+                    # An event with empty data is httpx-sse's echo of an id; none of this API's has any.
+                    if not sse.data:
+                        continue
+                    opened.clocks.note_event()
+                    event = reading.accept(sse)
+                    if event is not None:
+                        yield event
+                    if reading.transcript.done:
+                        break
+            except Exception as error:  # noqa: BLE001  # whatever it is, it is translated
+                broken = _broken(reading, error)
+            finally:
+                await _finish(reading, opened, source)
+        if reading.transcript.done:
+            reading.ended = True
+            return
+        await _again(reading, broken)
+
+
+async def _again(reading: Reading, broken: Broken) -> None:
+    try:
+        await reading.transport.again(reading.call, broken, reading.transcript)
+    except LeadLexError as error:
+        reading.ended, reading.error = True, error
+        raise
+    reading.half = ""
+    reading.replay = Replay(reading.transcript) if reading.transcript.begun else None
+
+
+def _broken(reading: Reading, error: Exception) -> Broken:
+    call, transport = reading.call, reading.transport
+    if isinstance(error, _Problem):
+        return transport.event_broken(call, error.problem)
+    if isinstance(error, Divergence):
+        return Broken(Fault.PAYLOAD, _diverged(reading, error))
+    return transport.broken(call, error)
+
+
+def _diverged(reading: Reading, divergence: Divergence) -> StreamDivergedError:
+    transcript = reading.transcript
+    return StreamDivergedError(
+        reading.call.operation.idempotency_key or "",
+        delivered=transcript.text,
+        replayed_prefix=divergence.replayed,
+        conversation_ids=(transcript.conversation_id, divergence.conversation_id or transcript.conversation_id),
+        why=divergence.why,
+    )
+
+
+async def _finish(reading: Reading, opened: Opened, source: AsyncGenerator[ServerSentEvent, None]) -> None:
+    """Close the connection, or read it to its end so that the next call uses it again."""
+    done = reading.transcript.done
+    if done is not None:
+        reading.transport.succeeded(reading.call)
+        if done.credits_remaining is not None:
+            reading.transport.seen.credits_remaining = done.credits_remaining
+        with anyio.move_on_after(_DRAIN, shield=True):
+            await _drain(opened, source)
+    with anyio.CancelScope(shield=True):
+        await source.aclose()
+        await opened.aclose()
+
+
+async def _drain(opened: Opened, source: AsyncGenerator[ServerSentEvent, None]) -> None:
+    opened.guard.drained = 0
+    try:
+        async for sse in source:
+            if sse.event == "done":
+                record(logging.WARNING, "ignored", field="a second done event")
+    except Exception:  # noqa: BLE001  # the answer is whole; how its connection ends is no matter
+        return

@@ -1,0 +1,45 @@
+"""Waiting for a task, of which the API has no endpoint of its own.
+
+Rule: look where it should be, ever less often, and sleep through the transport.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from . import _operations
+from ._config import seconds
+from ._errors import APITimeoutError, NotFoundError
+from ._models import Task
+from ._transport import Transport
+
+_UNDER_WAY: Final = ("pending", "approved")
+_FINISHED: Final = ("completed", "failed", "dismissed")
+_LONGEST: Final = 30.0
+_GROWTH: Final = 1.5
+
+
+async def wait_for_task(transport: Transport, id: str, timeout: float, poll_interval: float) -> Task:  # noqa: A002, ASYNC109  # API
+    """Return the task once it is finished."""
+    wanted, pause = _operations.id_of(id), seconds(poll_interval, "poll_interval")
+    ends, missed = transport.time.now() + seconds(timeout, "timeout"), 0
+    while True:
+        task = await _find(transport, wanted)
+        if task is not None and task.status not in _UNDER_WAY:
+            return task
+        missed = 0 if task else missed + 1
+        if missed > 1:
+            raise NotFoundError(404, "not_found", "no list of tasks has it")
+        if transport.time.now() + pause > ends:
+            raise APITimeoutError("wait", timeout)
+        await transport.rest(pause)
+        pause = min(pause * _GROWTH, _LONGEST)
+
+
+async def _find(transport: Transport, wanted: str) -> Task | None:
+    """Look among the tasks under way, then among the finished ones."""
+    for status in (*_UNDER_WAY, *_FINISHED):
+        for task in await transport.send(_operations.tasks(status=status)):
+            if task.id == wanted:
+                return task
+    return None

@@ -1,0 +1,131 @@
+"""A conversation that remembers its id.
+
+Rule: a thread adds the id and nothing else; every call is the client's.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Mapping
+from typing import Any
+
+from . import _operations
+from ._errors import StreamBusyError
+from ._models import ChatReply, Message
+from ._operations import Operation
+from ._stream import AsyncChatStream, Reading
+from ._transport import Transport, new_idempotency_key
+
+
+class AsyncThread:
+    """Talk with Lexi in one conversation; a new one's id is learnt from the first reply.
+
+    Args:
+        transport: What sends.
+        conversation_id: The conversation to go on with; None begins a new one.
+        context: Given with every message.
+
+    Raises:
+        StreamBusyError: A second message before the first has told the new conversation's id.
+
+    Example:
+        thread = lexi.thread()
+        await thread.chat("Find me 20 CEOs at law firms in New York")
+        reply = await thread.chat("Filter to only New York")
+        print(thread.conversation_id, len(await thread.history()))
+    """
+
+    def __init__(self, transport: Transport, conversation_id: str | None, context: Mapping[str, Any] | None) -> None:
+        self._transport = transport
+        self._conversation_id = conversation_id
+        self._context = context
+        self._calling = False
+        self._first: weakref.ref[Reading] | None = None
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._conversation_id or 'not begun'}>"
+
+    @property
+    def conversation_id(self) -> str | None:
+        """Give the conversation's id, once it is known."""
+        reading = None if self._first is None else self._first()
+        if self._conversation_id is None and reading is not None:
+            self._conversation_id = reading.conversation_id
+        return self._conversation_id
+
+    async def chat(self, message: str) -> ChatReply:
+        """Ask, and wait for the whole answer; see the client's `chat`.
+
+        Args:
+            message: What to ask.
+
+        Example:
+            reply = await lexi.thread().chat("Summarize my pipeline")
+        """
+        try:
+            operation = _operations.chat(message, conversation_id=self._free_id(), context=self._context)
+        finally:
+            del message  # a traceback that shows locals must not show what was asked
+        return await self._learn(operation)
+
+    def stream_chat(
+        self, message: str, *, allow_tools: bool = True, idempotency_key: str | None = None
+    ) -> AsyncChatStream:
+        """Ask, and iterate over the answer as it comes; see the client's `stream_chat`.
+
+        Args:
+            message: What to ask, at most 12,000 characters.
+            allow_tools: Whether Lexi may use the CRM's tools.
+            idempotency_key: A UUID; that of an earlier, broken call asks again without paying again.
+
+        Example:
+            async for event in lexi.thread().stream_chat("Summarize my pipeline"):
+                print(event)
+        """
+        try:
+            operation = _operations.stream_chat(
+                message,
+                conversation_id=self._free_id(),
+                context=self._context,
+                allow_tools=allow_tools,
+                idempotency_key=idempotency_key or new_idempotency_key(),
+            )
+        finally:
+            del message  # as in chat
+        reading = Reading(self._transport, operation)
+        self._first = weakref.ref(reading)
+        return AsyncChatStream(reading)
+
+    async def history(self, *, include_tool_steps: bool = False, limit: int = 200) -> list[Message]:
+        """Return the messages of the conversation; none before it has begun.
+
+        Args:
+            include_tool_steps: Whether the records of tools come with them.
+            limit: The most recent ones, 1 to 1000.
+
+        Example:
+            messages = await lexi.thread("conv_01HY1").history(limit=50)
+        """
+        if self.conversation_id is None:
+            return []
+        operation = _operations.conversation(self.conversation_id, include_tool_steps=include_tool_steps, limit=limit)
+        conversation = await self._transport.send(operation)
+        return list(conversation.messages)
+
+    def _free_id(self) -> str | None:
+        """Return the id to go on with, or refuse to begin a second conversation beside the first."""
+        known = self.conversation_id
+        reading = None if self._first is None else self._first()
+        under_way = reading is not None and not (reading.ended or reading.closed)
+        if known is None and (self._calling or under_way):
+            raise StreamBusyError("This thread, whose conversation has no id yet,")
+        return known
+
+    async def _learn(self, operation: Operation[ChatReply]) -> ChatReply:
+        self._calling = True
+        try:
+            reply = await self._transport.send(operation)
+        finally:
+            self._calling = False
+        self._conversation_id = reply.conversation_id
+        return reply

@@ -1,0 +1,414 @@
+"""Send, and send again: the only place that sends or sleeps.
+
+Rule: the edge does and decides nothing. What may be repeated, after how long and what was charged is `_retry`'s to say;
+here an attempt ends as a value or as a `Broken`.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+import uuid
+from collections.abc import Mapping
+from typing import Any, Final, Generic, NoReturn, TypeVar
+
+import anyio
+import httpx
+from attrs import define, field, frozen
+
+from ._body import MAX_ERROR, MAX_JSON, Clocks, Expired, GuardedStream, Unusable, read_all
+from ._config import USER_AGENT, Settings
+from ._errors import ClientClosedError, LeadLexError
+from ._faults import Broken, Rejected, Translator, interrupted, without_traceback
+from ._log import record
+from ._meta import Charged, Meta, RateLimit
+from ._operations import Operation
+from ._pool import Home, Homes
+from ._replay import Transcript
+from ._retry import (
+    Fault,
+    Progress,
+    RetryQuota,
+    charged_after,
+    may_repeat,
+    may_resume,
+    pause_before,
+    rate_limit_of,
+    too_late,
+    worse,
+)
+from ._wire import WireError, WireProblem, loads_bytes, problem_of, problem_of_body
+
+T = TypeVar("T")
+
+MAX_HEADERS: Final = 1000
+
+
+def new_idempotency_key() -> str:
+    """Make the key of one logical call."""
+    return str(uuid.uuid4())
+
+
+class Time:
+    """Be the clocks and the chance that the rules are given; a test puts others here."""
+
+    # Where there is one, the clock that goes on while the machine is suspended: a key's life does too.
+    _CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC) if hasattr(time, "CLOCK_MONOTONIC") else None
+
+    def now(self) -> float:
+        """Return seconds that never jump."""
+        return time.monotonic() if self._CLOCK is None else time.clock_gettime(self._CLOCK)
+
+    def wall(self) -> float:
+        """Return Unix seconds by this machine."""
+        return time.time()
+
+    def chance(self) -> float:
+        """Return a number from 0 to 1."""
+        return random.random()  # noqa: S311  # spreads retries, guards nothing
+
+    async def sleep(self, seconds: float, home: Home) -> None:
+        """Wait, or end early when the client is closed."""
+        with anyio.move_on_after(seconds):
+            await home.closing.wait()
+
+
+@define
+class Seen:
+    """Hold what the service last said, for all copies of a client."""
+
+    rate_limit: RateLimit | None = None
+    credits_remaining: int | None = None
+
+
+@define(eq=False)
+class Call(Generic[T]):
+    """Keep the record of one logical call over all its attempts."""
+
+    operation: Operation[T]
+    began: float
+    deadline: float | None
+    attempts: int = 0
+    tries: int = 0
+    resumes: int = 0
+    first_failure: float | None = None
+    taken: int = 0
+    charged: Charged = "no"
+    head_seen: bool = False
+    meta: Meta | None = field(default=None, repr=False)
+    progress: Progress = field(factory=Progress, repr=False)
+
+    @property
+    def charged_now(self) -> Charged:
+        """Say what is known if the call ended here."""
+        sent = self.attempts > 0 and (self.progress.started or not self.progress.traced)
+        return worse(self.charged, "unknown" if sent and self.operation.costs else "no")
+
+
+@frozen
+class Opened:
+    """Hold a stream whose head was read and found good."""
+
+    response: httpx.Response
+    guard: GuardedStream
+    clocks: Clocks
+
+    async def aclose(self) -> None:
+        """Close the connection, or give it back if the body was read to its end."""
+        await _close(self.response)
+
+
+async def _close(response: httpx.Response) -> None:
+    # Closing waits for the peer in TLS; a cancelled caller must not leave the socket behind, nor hang.
+    with anyio.move_on_after(1.0, shield=True):
+        await response.aclose()
+
+
+class Transport:
+    """Carry operations to the service and answers back.
+
+    Args:
+        settings: The checked options.
+        homes: The connections; shared with copies.
+        seen: What the service last said; shared with copies.
+        quota: What bounds retries; shared with copies.
+        time: The clocks and the chance.
+    """
+
+    def __init__(self, settings: Settings, homes: Homes, seen: Seen, quota: RetryQuota, time: Time) -> None:
+        self.settings = settings
+        self.homes = homes
+        self.seen = seen
+        self.quota = quota
+        self.time = time
+        self.translator = Translator(settings.key, settings.timeout)
+
+    def __repr__(self) -> str:
+        return f"<Transport to {self.settings.base_url}>"
+
+    def replaced(self, settings: Settings) -> Transport:
+        """Return a transport with other settings and the same connections, quota and memory."""
+        return Transport(settings, self.homes, self.seen, self.quota, self.time)
+
+    # JSON ----------------------------------------------------------------------------------------------------------
+
+    async def send(self, operation: Operation[T]) -> T:
+        """Return the value that an operation asks for, trying again where that is safe.
+
+        Raises:
+            LeadLexError: It could not be had; the error says what was charged.
+        """
+        call = self.begin(operation)
+        while True:
+            outcome = await self._attempt(call)
+            if not isinstance(outcome, Broken):
+                return outcome
+            await self.again(call, outcome)
+
+    def begin(self, operation: Operation[T]) -> Call[T]:
+        """Open the record of a call."""
+        total = self.settings.timeout.total_of(streams=operation.streams)
+        now = self.time.now()
+        return Call(operation, now, None if total is None else now + total)
+
+    async def _attempt(self, call: Call[T]) -> T | Broken:
+        clocks = Clocks(self.settings.timeout, call.deadline, streams=False)
+        try:
+            with anyio.move_on_after(clocks.next_end()[0]):
+                response = await self._head(call, clocks)
+                try:
+                    return await self._answer(call, response, clocks)
+                finally:
+                    await _close(response)
+            raise Expired("total")  # noqa: TRY301  # translated with all the others
+        except Exception as error:  # noqa: BLE001  # whatever it is, it is translated
+            return self.broken(call, error)
+
+    async def _answer(self, call: Call[T], response: httpx.Response, clocks: Clocks) -> T:
+        meta, empty = self._meta(call, response), call.operation.empty
+        if not (response.status_code == 200 or (empty and response.is_success)):  # noqa: PLR2004  # RFC 9110, 15.3.1
+            raise Rejected(await self._rejection(call, response, clocks, meta))
+        body = await read_all(response, clocks, MAX_JSON)
+        answer = None if empty and not body else loads_bytes(body)
+        problem = problem_of(answer)
+        if problem:
+            raise Rejected(self._refusal(call, meta, problem, body))
+        value = call.operation.read(answer, meta)
+        self.succeeded(call)
+        return value
+
+    # Streams -------------------------------------------------------------------------------------------------------
+
+    async def open(self, call: Call[Any]) -> Opened | Broken:
+        """Make one attempt to begin a stream; the caller closes what is opened."""
+        clocks = Clocks(self.settings.timeout, call.deadline, streams=True)
+        seconds, clock = clocks.next_end()
+        began = self.time.now()
+        try:
+            with anyio.move_on_after(max(0.0, seconds)):
+                response = await self._head(call, clocks)
+                clocks.waited = self.time.now() - began
+                return await self._opened(call, response, clocks)
+            raise Expired(clock)  # noqa: TRY301  # translated with all the others
+        except Exception as error:  # noqa: BLE001  # whatever it is, it is translated
+            return self.broken(call, error)
+
+    async def _opened(self, call: Call[Any], response: httpx.Response, clocks: Clocks) -> Opened:
+        try:
+            meta = self._meta(call, response)
+            media_type = response.headers.get("content-type", "").partition(",")[0].partition(";")[0]
+            if response.status_code != 200 or media_type.strip().lower() != "text/event-stream":  # noqa: PLR2004  # 15.3.1
+                raise Rejected(await self._rejection(call, response, clocks, meta))  # noqa: TRY301  # closes below
+            guard = GuardedStream(response, clocks)
+        except BaseException:
+            await _close(response)
+            raise
+        call.head_seen = True
+        # A response of our own makes httpx-sse read guarded UTF-8, whatever coding or charset the head claims.
+        readable = httpx.Response(200, headers={"content-type": "text/event-stream"}, stream=guard)
+        return Opened(readable, guard, clocks)
+
+    # Heads ---------------------------------------------------------------------------------------------------------
+
+    async def _head(self, call: Call[Any], clocks: Clocks) -> httpx.Response:
+        home = self.homes.here()
+        call.meta, call.progress = None, Progress()
+        call.attempts += 1
+        request = self._request(call)
+        response = await home.client.send(request, stream=True, auth=None, follow_redirects=False)
+        # httpcore looks the read timeout up again for the body; until the head, Lexi may think.
+        request.extensions["timeout"]["read"] = clocks.idle
+        return response
+
+    def _request(self, call: Call[Any]) -> httpx.Request:
+        timeout, note = self.settings.timeout, call.progress.note
+
+        async def trace(name: str, info: Mapping[str, Any]) -> None:  # httpcore awaits it
+            note(name, info)
+
+        times = {"connect": timeout.connect, "write": timeout.write, "pool": timeout.pool, "read": None}
+        return httpx.Request(
+            call.operation.method,
+            self.settings.base_url + call.operation.target,
+            headers=self._headers(call.operation),
+            content=call.operation.body,
+            extensions={"timeout": times, "trace": trace},
+        )
+
+    def _headers(self, operation: Operation[Any]) -> httpx.Headers:
+        headers = httpx.Headers(
+            {
+                "User-Agent": USER_AGENT,
+                "Accept": "text/event-stream" if operation.streams else "application/json",
+                # A compressed stream would wait for its compressor.
+                "Accept-Encoding": "identity" if operation.streams else "gzip",
+            }
+        )
+        if operation.body is not None:
+            headers["Content-Type"] = "application/json"
+        headers.update(self.settings.headers)
+        if operation.idempotency_key is not None:
+            headers["Idempotency-Key"] = operation.idempotency_key
+        headers["Authorization"] = self.settings.key.authorization
+        return headers
+
+    def _meta(self, call: Call[Any], response: httpx.Response) -> Meta:
+        raw, masked, headers = response.headers.raw, self.settings.key.masked, dict[str, str]()
+        if len(raw) > MAX_HEADERS:
+            raise Unusable("it has too many headers")
+        for name, value in raw:
+            headers.setdefault(name.lower().decode("latin-1"), masked(value.decode("utf-8", "replace")))
+        rate_limit = rate_limit_of(headers)
+        if rate_limit != RateLimit():
+            self.seen.rate_limit = rate_limit
+        call.meta = Meta(
+            status_code=response.status_code,
+            request_id=headers.get("x-request-id"),
+            rate_limit=rate_limit,
+            headers=headers,
+            attempts=call.attempts,
+            elapsed=self.time.now() - call.began,
+        )
+        return call.meta
+
+    # Ends of an attempt --------------------------------------------------------------------------------------------
+
+    def succeeded(self, call: Call[Any]) -> None:
+        """Give back to the quota what a call that went well had taken."""
+        self.quota.give(call.taken or 1)
+        meta = call.meta
+        record(
+            logging.INFO,
+            "answered",
+            operation=call.operation.name,
+            attempt=call.attempts,
+            status=meta and meta.status_code,
+            request_id=meta and meta.request_id,
+            elapsed=self.time.now() - call.began,
+            resumes=call.resumes or None,
+        )
+
+    async def _rejection(self, call: Call[Any], response: httpx.Response, clocks: Clocks, meta: Meta) -> Broken:
+        try:
+            body = await read_all(response, clocks, MAX_ERROR, cut=True)
+        except (httpx.HTTPError, Unusable, WireError):
+            body = b""  # The status alone tells the class: a body that breaks takes nothing away.
+        problem = problem_of_body(body)
+        if 400 <= meta.status_code < 600:  # noqa: PLR2004  # RFC 9110, 15.5 and 15.6
+            return self._refusal(call, meta, problem or WireProblem(None, None), body)
+        if problem and response.is_success:
+            return self._refusal(call, meta, problem, body)
+        return self.translator.other_answer(meta, body)
+
+    def _refusal(self, call: Call[Any], meta: Meta, problem: WireProblem, body: bytes) -> Broken:
+        return self.translator.status(meta, problem, body, call.operation.permission, self.time.wall())
+
+    def event_broken(self, call: Call[Any], problem: WireProblem) -> Broken:
+        """Translate an `error` event."""
+        return self.translator.event(call.meta or Meta(status_code=200), problem, call.operation.permission)
+
+    def broken(self, call: Call[Any], error: Exception) -> Broken:
+        """Translate whatever ended an attempt."""
+        if isinstance(error, Rejected):
+            return error.broken
+        if self.homes.closed:
+            return Broken(Fault.LOST if call.progress.started else Fault.LOCAL, ClientClosedError())
+        if isinstance(error, LeadLexError):
+            return Broken(Fault.LOCAL, error)
+        return self.translator.exception(error, call.progress, call.meta, streams=call.head_seen)
+
+    # Again or not --------------------------------------------------------------------------------------------------
+
+    async def again(self, call: Call[Any], broken: Broken, handed_out: Transcript | None = None) -> None:
+        """Wait for the next attempt, or raise what ended the last one.
+
+        Raises:
+            LeadLexError: There is no next attempt.
+        """
+        call.charged = worse(call.charged, charged_after(call.operation, broken.fault))
+        delay = self._delay(call, broken, handed_out)
+        self._record(call, broken, delay)
+        if delay is None:
+            self.fail(call, broken, handed_out)
+        await self.time.sleep(delay, self.homes.here())
+        if self.homes.closed:
+            self.fail(call, Broken(broken.fault, ClientClosedError()), handed_out)
+        if too_late(self.settings.policy, self.time.now(), 0.0, call.first_failure, call.deadline, call.began):
+            self.fail(call, broken, handed_out)
+
+    def _delay(self, call: Call[Any], broken: Broken, handed_out: Transcript | None) -> float | None:
+        policy, now = self.settings.policy, self.time.now()
+        call.first_failure = now if call.first_failure is None else call.first_failure
+        begun = handed_out is not None and handed_out.begun
+        if handed_out is not None and handed_out.begun:
+            allowed = self.settings.resume and may_resume(broken.fault, call.resumes, handed_out.length)
+        else:
+            allowed = may_repeat(call.operation, policy, broken.fault, call.tries)
+        tries = call.resumes if begun else call.tries
+        delay = pause_before(policy, broken.fault, tries, broken.hint, self.time.chance()) if allowed else None
+        if delay is None or too_late(policy, now, delay, call.first_failure, call.deadline, call.began):
+            return None
+        taken = self.quota.take(broken.fault)
+        if not taken:
+            return None
+        call.taken = taken
+        if broken.fault is not Fault.IN_FLIGHT:
+            call.resumes, call.tries = call.resumes + begun, call.tries + (not begun)
+        return delay
+
+    async def rest(self, seconds: float) -> None:
+        """Sleep, unless the client is closed.
+
+        Raises:
+            ClientClosedError: It was.
+        """
+        await self.time.sleep(seconds, self.homes.here())
+        self.homes.here()
+
+    def fail(self, call: Call[Any], broken: Broken, handed_out: Transcript | None = None) -> NoReturn:
+        """Raise what ended a call, with all that is known of it."""
+        key = call.operation.idempotency_key
+        error = interrupted(broken, key) if call.head_seen and key else broken.error
+        error.charged = worse(call.charged, "yes" if handed_out and handed_out.done else "no")
+        error.meta = error.meta or call.meta
+        if handed_out is not None and handed_out.begun:
+            error.partial = handed_out.reply(call.operation.conversation_id, call.meta)
+        if error.__cause__ is not None:
+            without_traceback(error.__cause__)
+            if isinstance(error.__cause__, LeadLexError):
+                error.__cause__.charged = error.charged
+        raise error
+
+    def _record(self, call: Call[Any], broken: Broken, delay: float | None) -> None:
+        meta = call.meta
+        record(
+            logging.WARNING if delay is None else logging.INFO,
+            "failed" if delay is None else "trying again",
+            operation=call.operation.name,
+            attempt=call.attempts,
+            status=meta and meta.status_code,
+            request_id=meta and meta.request_id,
+            fault=broken.fault.value,
+            delay=delay,
+        )

@@ -1,0 +1,333 @@
+"""Bytes to values and back.
+
+Rule: what the contract does not promise is passed on, what it promises and the answer lacks is a `WireError` that says
+where; nothing is coerced, and no exception of json or cattrs leaves this file.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, Final, TypeVar, get_args, get_origin
+
+import attrs
+import cattrs
+from attrs import frozen
+from cattrs import ClassValidationError
+from cattrs.gen import make_dict_structure_fn, override
+
+from ._events import Done, StreamEvent, TextDelta, Thinking, ToolStep, UnknownEvent
+from ._log import record
+from ._models import (
+    ChatReply,
+    Conversation,
+    ConversationSummary,
+    EntityContext,
+    Message,
+    Task,
+    TaskDecision,
+)
+
+T = TypeVar("T")
+
+
+class WireError(Exception):
+    """Tell what in an answer is not the contract's, and where; the edge makes it an `APIResponseError`."""
+
+
+# JSON ------------------------------------------------------------------------------------------------------------
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError("a number beyond any float")
+    return number
+
+
+def _refuse_constant(name: str) -> float:
+    # RFC 8259, 6: "Infinity and NaN are not permitted"; Python's json takes them.
+    raise ValueError(name)
+
+
+_decoder: Final = json.JSONDecoder(parse_float=_finite, parse_constant=_refuse_constant)
+
+
+def loads(text: str) -> Any:  # noqa: ANN401  # JSON
+    """Read JSON; of a repeated name the last one counts.
+
+    Raises:
+        WireError: It is none, is nested too deep, or has a number that nothing can hold.
+    """
+    try:
+        return _decoder.decode(text)
+    except (ValueError, RecursionError):
+        raise WireError("it is not valid JSON") from None
+
+
+def loads_bytes(body: bytes) -> Any:  # noqa: ANN401  # JSON
+    """Read the JSON of a body: UTF-8, whatever its header says (RFC 8259, 8.1)."""
+    try:
+        return loads(body.decode("utf-8-sig"))
+    except UnicodeDecodeError:
+        raise WireError("it is not UTF-8") from None
+
+
+def dumps(value: object) -> bytes:
+    """Write JSON as compact UTF-8.
+
+    Raises:
+        WireError: The value has no JSON (a lone surrogate, NaN, a cycle, another type).
+    """
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError:
+        raise WireError("a lone surrogate, which is not text") from None
+    except (TypeError, ValueError, RecursionError):
+        raise WireError("something that JSON can't hold") from None
+
+
+# Values ----------------------------------------------------------------------------------------------------------
+
+
+def _exactly(kind: type[T], named: str) -> Callable[[Any, Any], T]:
+    def check(value: Any, _: object) -> T:  # noqa: ANN401  # JSON
+        # cattrs' own hooks would make "None" of None, 2 of 2.9 and True of "false".
+        if type(value) is not kind:
+            raise WireError(f"should be {named}, is {_named(value)}")
+        return value
+
+    return check
+
+
+def _named(value: object) -> str:
+    names = {dict: "an object", list: "a list", str: "a text", bool: "a boolean", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+def _moment(value: Any, _: object) -> datetime:  # noqa: ANN401  # JSON
+    text = _exactly(str, "a timestamp")(value, _)
+    try:
+        moment = datetime.fromisoformat(text)
+        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        raise WireError("should be an ISO 8601 timestamp") from None
+
+
+def _credits(value: Any, _: object) -> int | None:  # noqa: ANN401  # JSON
+    # An answer that was paid for is never lost to a side field.
+    if value is None or type(value) is int:
+        return value
+    record(logging.WARNING, "ignored", field="credits_remaining")
+    return None
+
+
+def _is_object(kind: object) -> bool:
+    return bool(kind == dict[str, Any])
+
+
+def _is_tuple(kind: object) -> bool:
+    return get_origin(kind) is tuple
+
+
+def _tuple_hook(kind: Any) -> Callable[[Any, Any], tuple[Any, ...]]:  # noqa: ANN401  # tuple[X, ...]
+    item = get_args(kind)[0]
+
+    def structure_items(value: Any, _: object) -> tuple[Any, ...]:  # noqa: ANN401  # JSON
+        items = _exactly(list, "a list")(value, _)
+        return tuple(_at(f"[{i}]", each, item) for i, each in enumerate(items))
+
+    return structure_items
+
+
+def _at(place: str, value: Any, kind: Any) -> Any:  # noqa: ANN401  # JSON
+    try:
+        return _converter.structure(value, kind)
+    except (WireError, ClassValidationError) as error:
+        raise WireError(f"{place}{_joined(explain(error))}") from None
+
+
+def _hook(kind: type[Any]) -> Callable[[Any, Any], Any]:
+    known = frozenset(field.name for field in attrs.fields(kind)) - {"meta", "extra"}
+    overrides = {"meta": override(omit=True), "credits_remaining": override(struct_hook=_credits)}
+    build = make_dict_structure_fn(kind, _converter, **overrides)  # type: ignore[arg-type]  # fields' names are no flags
+
+    def structure_fields(value: Any, _: object) -> Any:  # noqa: ANN401  # JSON
+        if type(value) is not dict:
+            raise WireError(f"should be an object, is {_named(value)}")
+        if not value.keys() <= known or None in value.values():
+            value = _sorted_out(value, known)
+        return build(value, kind)
+
+    return structure_fields
+
+
+def _sorted_out(value: dict[str, Any], known: frozenset[str]) -> dict[str, Any]:
+    """Leave out null, which means absent, and set apart what the contract does not name."""
+    fields = {name: item for name, item in value.items() if name in known and item is not None}
+    extra = {name: item for name, item in value.items() if name not in known}
+    return {**fields, "extra": extra} if extra else fields
+
+
+def _make_converter() -> cattrs.Converter:
+    converter = cattrs.Converter()
+    for kind, named in ((str, "a text"), (int, "a whole number"), (float, "a number"), (bool, "a boolean")):
+        converter.register_structure_hook(kind, _exactly(kind, named))
+    converter.register_structure_hook_func(_is_object, _exactly(dict, "an object"))
+    converter.register_structure_hook(datetime, _moment)
+    converter.register_structure_hook_factory(_is_tuple, _tuple_hook)
+    return converter
+
+
+_converter: Final = _make_converter()
+_EVENTS: Final[dict[str, type[Any]]] = {"thinking": Thinking, "tool_step": ToolStep, "text": TextDelta, "done": Done}
+_VALUES: Final = (
+    EntityContext, Message, Conversation, ConversationSummary, ChatReply, Task, TaskDecision
+)  # fmt: skip  # the order in which one needs the other
+for _kind in (*_EVENTS.values(), *_VALUES):
+    _converter.register_structure_hook(_kind, _hook(_kind))
+_EVENT_HOOKS: Final = {name: _converter.get_structure_hook(kind) for name, kind in _EVENTS.items()}
+
+
+def structure(kind: type[T], value: Any, place: str = "data") -> T:  # noqa: ANN401  # JSON
+    """Make a value of `kind` from JSON.
+
+    Raises:
+        WireError: A field is missing or of another type; the message says which, and shows no content.
+    """
+    return _at(place, value, kind)  # type: ignore[no-any-return]  # cattrs gives what it was asked for
+
+
+def explain(error: BaseException) -> str:
+    """Say where and what the first problem in cattrs' group of them is."""
+    if not isinstance(error, ClassValidationError):
+        return str(error)
+    inner, note = error.group_exceptions()[0][0] if error.group_exceptions()[0] else (error.exceptions[0], None)
+    name = getattr(note, "name", "")
+    return f".{name}{_joined(_reason(inner))}"
+
+
+def _reason(error: BaseException) -> str:
+    return "is missing" if isinstance(error, KeyError) else explain(error)
+
+
+def _joined(reason: str) -> str:
+    return reason if reason.startswith((".", "[")) else f" {reason}"
+
+
+def field_of(value: Any, name: str) -> Any:  # noqa: ANN401  # JSON
+    """Return a field of an answer's envelope."""
+    if not isinstance(value, dict):
+        raise WireError(f"the answer should be an object, is {_named(value)}")
+    if value.get(name) is None:
+        raise WireError(f"{name} is missing")
+    return value[name]
+
+
+# Errors ----------------------------------------------------------------------------------------------------------
+
+
+@frozen
+class WireProblem:
+    """Hold what an error answer or an `error` event says."""
+
+    code: str | None
+    message: str | None
+
+
+def problem_of(value: Any) -> WireProblem | None:  # noqa: ANN401  # JSON
+    """Read `{"error": {"code", "message"}}`, or return None where there is no such thing."""
+    inner = value.get("error") if isinstance(value, dict) else None
+    return _problem(inner) if isinstance(inner, dict) else None
+
+
+def problem_of_body(body: bytes) -> WireProblem | None:
+    """Read the error that a body carries, whatever it is."""
+    try:
+        return problem_of(loads_bytes(body))
+    except WireError:
+        return None
+
+
+def _problem(fields: dict[str, Any]) -> WireProblem:
+    code, message = fields.get("code"), fields.get("message")
+    return WireProblem(code if isinstance(code, str) else None, message if isinstance(message, str) else None)
+
+
+# Streams ---------------------------------------------------------------------------------------------------------
+
+
+class End:
+    """Be the literal `[DONE]` that follows the last event."""
+
+
+END: Final = End()
+
+
+def event_of(name: str, data: str) -> StreamEvent | WireProblem | End:
+    """Make an event of its name and data.
+
+    Raises:
+        WireError: A known event does not carry what the contract says.
+    """
+    hook = _EVENT_HOOKS.get(name)
+    if hook is None or data[0] == "[":
+        return _rare_event(name, data)
+    try:
+        return hook(loads(data), None)  # type: ignore[no-any-return]  # cattrs gives what it was asked for
+    except (WireError, ClassValidationError) as error:
+        raise WireError(f"the event {name}{_joined(explain(error))}") from None
+
+
+def _rare_event(name: str, data: str) -> StreamEvent | WireProblem | End:
+    if name in ("message", "done") and _is_end(data):
+        return END
+    if name == "error":
+        return _problem_event(data)
+    if name in _EVENT_HOOKS:
+        raise WireError(f"the event {name} should be an object")
+    return UnknownEvent(name, data)
+
+
+_LOOKALIKE = re.compile(r"""\s*["']?\[done\]["']?\s*""", re.IGNORECASE)
+
+
+def _is_end(data: str) -> bool:
+    if data.strip(" \t") == "[DONE]":
+        return True
+    if _LOOKALIKE.fullmatch(data):
+        raise WireError("the end of the stream is not the contract's [DONE]")
+    return False
+
+
+def _problem_event(data: str) -> WireProblem:
+    try:
+        value = loads(data)
+    except WireError:
+        return WireProblem(None, data)
+    fields = value if isinstance(value, dict) else {}
+    return problem_of(fields) or _problem(fields)
+
+
+def ends_stream(tail: str) -> bool:
+    """Tell whether an unfinished last event is `done` or `[DONE]`, whole but for its line ends."""
+    name, data = "message", list[str]()
+    for line in tail.split("\n"):
+        field, _, value = line.partition(":")
+        value = value.removeprefix(" ")
+        if field == "event":
+            name = value or "message"
+        elif field == "data":
+            data.append(value)
+    return _is_last(name, "\n".join(data))
+
+
+def _is_last(name: str, data: str) -> bool:
+    try:
+        return bool(data) and isinstance(event_of(name, data), Done | End)
+    except WireError:
+        return False
