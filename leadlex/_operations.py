@@ -1,6 +1,6 @@
 """The waist of the hourglass: one pure function per endpoint, from arguments to an `Operation`.
 
-Rule: every path of the API is in this file and nowhere else, and so is every check of an argument; nothing is sent here.
+Rule: every path of the API is in this file and nowhere else, and so is the check of every argument; nothing is sent.
 
 Source: the service's pages on Lexi (chat, stream, conversations, tasks); `lexi.openapi.yaml` in the sandbox.
 """

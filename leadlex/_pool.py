@@ -10,6 +10,7 @@ import os
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from importlib.util import find_spec
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -220,9 +221,7 @@ def _proxy(address: str) -> httpcore.Proxy:
     return httpcore.Proxy(url, auth=proxy.raw_auth, headers=proxy.headers.raw)
 
 
-def _no_cookies() -> Any:  # noqa: ANN401  # http.cookiejar is loaded by httpx
-    from http.cookiejar import CookieJar, DefaultCookiePolicy
-
+def _no_cookies() -> CookieJar:
     return CookieJar(DefaultCookiePolicy(allowed_domains=[]))
 
 
@@ -294,9 +293,9 @@ def homes_for(settings: Settings, given: object) -> Homes:
         return Homes(client_maker(settings))
     if isinstance(given, httpx.AsyncClient):
         return Homes(lambda: given, owned=False)
-    if callable(given):
-        return Homes(given)
-    refuse("http_client", "an httpx.AsyncClient or a function that makes one", type(given).__name__)
+    if not callable(given):
+        refuse("http_client", "an httpx.AsyncClient or a function that makes one", type(given).__name__)
+    return Homes(given)
 
 
 def _is_dead(place: tuple[int, object]) -> bool:

@@ -252,6 +252,7 @@ def too_late(
 _SECONDS: Final = re.compile(r"[ \t]*([0-9]{1,9})[ \t]*", re.ASCII)
 _RESET: Final = re.compile(r"[0-9]{10}", re.ASCII)
 _TWO_DAYS: Final = 48 * 3600.0
+_SLACK: Final = 5.0
 
 
 def http_date(value: str | None) -> float | None:
@@ -294,7 +295,7 @@ def reset_of(headers: Mapping[str, str], now: float) -> datetime | None:
     if reset is None or headers.get("x-ratelimit-remaining", "0").strip() != "0":
         return None
     # Seconds that are milliseconds, or another limiter's, fall outside of two days.
-    return reset if -5.0 <= reset.timestamp() - server_now(headers, now) <= _TWO_DAYS else None
+    return reset if -_SLACK <= reset.timestamp() - server_now(headers, now) <= _TWO_DAYS else None
 
 
 def rate_limit_of(headers: Mapping[str, str]) -> RateLimit:
