@@ -180,7 +180,7 @@ class AsyncLeadLex:
             conversation_id: The conversation to go on with.
             context: CRM records that the question is about; see `StreamContext`.
             allow_tools: Whether Lexi may use the CRM's tools.
-            idempotency_key: A UUID; that of an earlier, broken call asks again, from the first word, and is not charged.
+            idempotency_key: A UUID; that of an earlier, broken call asks again from the first word, free of charge.
 
         Raises:
             ConfigurationError: An argument can't be used.

@@ -251,11 +251,17 @@ def _problem_of_url(value: str) -> str | None:
     if not _VISIBLE.fullmatch(value):
         return "it must be printable ASCII without white space"
     try:
-        scheme, authority, path, query, fragment = urlsplit(value)
+        parts = urlsplit(value)
     except ValueError:
         return "it is not a URL"
-    if scheme not in ("https", "http") or not value.lower().startswith(f"{scheme}://"):
+    if parts.scheme not in ("https", "http") or not value.lower().startswith(f"{parts.scheme}://"):
         return "it must begin with https://"
+    if parts.query or parts.fragment or not _PATH.fullmatch(parts.path) or {".", ".."} & set(parts.path.split("/")):
+        return "it must be a scheme, a host and a plain path"
+    return _problem_of_authority(parts.scheme, parts.netloc)
+
+
+def _problem_of_authority(scheme: str, authority: str) -> str | None:
     if "@" in authority:
         return "it must not carry a user name or password"
     match = _AUTHORITY.fullmatch(authority)
@@ -263,8 +269,6 @@ def _problem_of_url(value: str) -> str | None:
         return "its host or port is not valid"
     if scheme == "http" and not is_loopback(match["host"]):
         return "only https keeps the key secret (http is accepted for localhost)"
-    if query or fragment or not _PATH.fullmatch(path) or {".", ".."} & set(path.split("/")):
-        return "it must be a scheme, a host and a plain path"
     return None
 
 

@@ -361,11 +361,8 @@ def main(arguments: list[str]) -> int:
     text = generate(read_room)
     if "--check" in arguments:
         same = TARGET.exists() and TARGET.read_text("utf-8") == text
-        print(
-            "_sync.py is up to date."
-            if same
-            else "_sync.py is not what the async rooms make: run python -m leadlex._gen"
-        )
+        verdict = "is up to date" if same else "is not what the async rooms make: run python -m leadlex._gen"
+        sys.stdout.write(f"{TARGET.name} {verdict}.\n")
         return 0 if same else 1
     TARGET.write_text(text, "utf-8")
     return 0
