@@ -1,10 +1,9 @@
-"""Who may come in, how often, and what it costs: keys, permissions, the daily quota and the credits."""
+"""Who may come in, and how often: keys, permissions and the daily quota."""
 
-import secrets
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from ._replies import Refusal
 from ._store import now
@@ -12,40 +11,31 @@ from ._store import now
 PERMISSIONS = frozenset({"lexi", "read:ai", "write:ai"})
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
-    """A workspace key: whose it is, what it may do and until when."""
+class Key(NamedTuple):
+    """A workspace key: whose it is, what it may do, and from when on nothing."""
 
     user_id: str
     permissions: frozenset[str]
     expires_at: datetime | None
 
 
-@dataclass(frozen=True, slots=True)
-class Charge:
-    """One entry of the ledger: `what` is "chat", "stream" or "prospect_search", `credits` what it cost."""
-
-    what: str
-    credits: int
-    idempotency_key: str | None
-
-
 class Gate:
-    """The keys, and how many requests each of them has made today; a day is one of UTC, as the quota is."""
+    """The keys, and how many requests each has made today; a day is one of UTC, as for the service."""
 
     def __init__(self, quota: int) -> None:
         self.quota = quota
         self._keys: dict[str, Key] = {}
         self._used: Counter[tuple[str, str]] = Counter()
 
-    def add(self, key: str, user_id: str, permissions: Iterable[str], expires_at: datetime | None) -> None:
+    def add(self, token: str, user_id: str, permissions: Iterable[str], expires_at: datetime | None) -> None:
         """Let a key in; ValueError names the permissions there are."""
-        if unknown := set(permissions) - PERMISSIONS:
+        key = Key(user_id, frozenset(permissions), expires_at)
+        if unknown := key.permissions - PERMISSIONS:
             raise ValueError(f"no such permission: {sorted(unknown)}; there are {sorted(PERMISSIONS)}")
-        self._keys[key] = Key(user_id, frozenset(permissions), expires_at)
+        self._keys[token] = key
 
     def admit(self, authorization: str, permission: str) -> Key:
-        """Count a request and give its key, or refuse it with 401, 403 or 429."""
+        """Count a request and give its key, or refuse it with 401, 429 or 403."""
         token = _token(authorization)
         key = self._keys.get(token)
         if not key or (key.expires_at and key.expires_at <= now()):
@@ -67,7 +57,7 @@ class Gate:
         }
 
     def _left(self, token: str) -> int:
-        return max(0, self.quota - self._used[token, _today()])
+        return self.quota - self._used[token, _today()]
 
 
 def _today() -> str:
@@ -77,28 +67,3 @@ def _today() -> str:
 def _token(authorization: str) -> str:
     scheme, _, token = authorization.partition(" ")
     return token.strip() if scheme.lower() == "bearer" else ""
-
-
-def new_key() -> str:
-    """Invent a key that looks like one of the service."""
-    return f"wbk_{secrets.token_hex(16)}"
-
-
-class Ledger:
-    """The workspace's credits and what took from them."""
-
-    def __init__(self, credits: int) -> None:
-        self.credits = credits
-        self.charges: list[Charge] = []
-
-    def check(self, credits: int) -> None:
-        """Refuse with 402 what the workspace can't pay."""
-        if credits > self.credits:
-            raise Refusal(
-                402, "insufficient_credits", f"This takes {credits} credits; {self.credits} are left"
-            )
-
-    def charge(self, what: str, credits: int, idempotency_key: str | None = None) -> None:
-        """Take credits."""
-        self.credits -= credits
-        self.charges.append(Charge(what, credits, idempotency_key))

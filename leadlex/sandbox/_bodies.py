@@ -3,8 +3,7 @@
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 from starlette.requests import Request
 
@@ -16,13 +15,12 @@ CHAT_CONTEXT = ("list_id", "campaign_id", "conversation_id")
 STREAM_CONTEXT = ("contact_id", "deal_id", "matter_id", "company_id", "page")
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(NamedTuple):
     """What chat and the stream have in common."""
 
     message: str
     conversation_id: str | None
-    context: Mapping[str, str]
+    context: dict[str, str]
     allow_tools: bool = True
 
 
@@ -53,15 +51,13 @@ async def json_object(request: Request) -> dict[str, Any]:
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         refuse("Content-Type must be application/json")
     try:
-        body = json.loads(await request.body())
-        json.dumps(
-            body, ensure_ascii=False
-        ).encode()  # refuses half a surrogate pair, which SQLite can't keep
+        body: Any = json.loads(await request.body())
+        json.dumps(body, ensure_ascii=False).encode()  # fails on half a surrogate pair, as SQLite would
     except (ValueError, RecursionError):
         refuse("the body is not JSON")
     if not isinstance(body, dict):
         refuse("the body must be a JSON object")
-    return body
+    return cast("dict[str, Any]", body)
 
 
 def idempotency_key(request: Request) -> str | None:
@@ -94,10 +90,11 @@ def _message(body: Mapping[str, Any]) -> str:
 
 def _context(body: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, str]:
     """Read the known names of the context, which may also be null."""
-    context = body.get("context")
+    context: Any = body.get("context")
     if not isinstance(context, dict | None):
         refuse("context must be an object")
-    return {name: text for name in names if (text := _text(context or {}, name)) is not None}
+    known = cast("dict[str, Any]", context or {})
+    return {name: text for name in names if (text := _text(known, name)) is not None}
 
 
 def _text(body: Mapping[str, Any], name: str) -> str | None:

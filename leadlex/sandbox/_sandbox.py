@@ -1,14 +1,15 @@
 """The handle that a user holds: `Sandbox`."""
 
+import secrets
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from os import PathLike
-from types import TracebackType
-from typing import Self
+from typing import Any, Literal, Self
 
 from . import _faults
-from ._access import PERMISSIONS, Charge, Gate, Ledger, new_key
+from ._access import PERMISSIONS, Gate
 from ._app import Api
+from ._ledger import Charge, Ledger
 from ._server import Server
 from ._store import Store
 from ._streams import BEHAVIOURS, Streams
@@ -25,17 +26,18 @@ CREDITS = 5_000
 class Sandbox:
     """Serve the whole Lexi contract on a loopback port, offline and free, over a small invented law-firm CRM.
 
-    Use it as a context manager, or call `start` and `stop`, from any thread.
+    Use it as a context manager, or call `start` and `stop`, from any thread. Its Lexi understands the prompts
+    of the service's documentation and questions about what they lead to; the same calls get the same answers.
 
     Args:
-        path: the file that keeps conversations, tasks, lists and the balance; None keeps them in memory, until `stop`.
+        path: the file that keeps conversations, tasks, lists and credits; None is memory, until `stop`.
         port: of 127.0.0.1; 0 takes a free one.
         credits: the balance to begin with; None takes the one of the file, else 5,000.
         quota: requests a day and key.
         pace: words a second in a stream; 0 sends all at once.
-        idempotency: what a repeated `Idempotency-Key` gets within 24 hours: the recorded stream ("replay"), a newly
-            generated one, not charged, with other words ("regenerate"), or 409 while the first one runs and the
-            recorded one afterwards ("conflict").
+        idempotency: what a repeated `Idempotency-Key` gets within 24 hours. "replay": the recorded stream.
+            "regenerate": a new one in other words, not charged. "conflict": 409 while the first one runs,
+            then the recorded one.
         task_seconds: how long an approved task takes.
 
     Raises:
@@ -43,15 +45,15 @@ class Sandbox:
         OSError: from `start`: the port is taken.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is an option with a default
         self,
         path: str | PathLike[str] | None = None,
         *,
         port: int = 0,
-        credits: int | None = None,
+        credits: int | None = None,  # noqa: A002 - what the API calls them
         quota: int = 10_000,
         pace: float = 25.0,
-        idempotency: str = "replay",
+        idempotency: Literal["replay", "regenerate", "conflict"] = "replay",
         task_seconds: float = 1.0,
     ) -> None:
         if idempotency not in BEHAVIOURS:
@@ -87,8 +89,8 @@ class Sandbox:
 
     def _assemble(self, store: Store) -> Witness:
         """Put the application together, from the database up."""
-        if self._credits is None and store.credits is not None:
-            self._ledger.credits = store.credits
+        if self._credits is None and (saved := store.balance()) is not None:
+            self._ledger.balance = saved
         workspace = Workspace(store, self._ledger, self._task_seconds)
         streams = Streams(workspace, self._pace, self._idempotency)
         return Witness(Api(workspace, streams, self._gate).app(), self._gate, self._faults, self._requests)
@@ -96,9 +98,7 @@ class Sandbox:
     def __enter__(self) -> Self:
         return self.start()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     @property
@@ -128,7 +128,7 @@ class Sandbox:
         Raises:
             ValueError: there is no such permission.
         """
-        key = new_key()
+        key = f"wbk_{secrets.token_hex(16)}"
         self._gate.add(key, user_id, permissions, expires_at)
         return key
 
@@ -153,12 +153,12 @@ class Sandbox:
             RuntimeError: the sandbox does not run.
         """
         store, _ = self._parts()
-        conversation_id = store.add_conversation(user_id, title, context or {}, archived=archived)
+        conversation_id = store.add_conversation(user_id, title, dict(context or {}), archived=archived)
         for number, message in enumerate(messages):
             store.add_message(conversation_id, ("user", "assistant")[number % 2], message)
         return conversation_id
 
-    def fail_next(self, kind: str, **how: object) -> None:
+    def fail_next(self, kind: str, **how: Any) -> None:  # noqa: ANN401 - the options of a kind are its own
         """Let the next request meet a fault; further calls are for the requests after it.
 
         `drop_stream`, `stall` and `error_event` wait for the next stream, the others take the next request.
@@ -166,11 +166,13 @@ class Sandbox:
         Args:
             kind: the fault.
             how: its options:
-                `drop_stream`: `after_bytes` of the body the connection is cut; `reset` cuts it with RST.
-                `stall`: `after_bytes` of the body nothing more comes.
-                `error_event`: `code` and `message` of the event that ends the stream, `after_bytes` of the body.
-                `rate_limit`: 429 until midnight UTC, or `retry_after` seconds.
-                `no_credits`: 402. `server_error`: its `status`, 500 by default. `slow`: `seconds` before the answer.
+                `drop_stream`: cuts the connection after `after_bytes` of the body; with RST if `reset`.
+                `stall`: says nothing more after `after_bytes` of the body.
+                `error_event`: ends with `code` and `message` after the event that reaches `after_bytes`.
+                `rate_limit`: 429 until midnight UTC, or for `retry_after` seconds.
+                `no_credits`: 402.
+                `server_error`: its `status`, 500 by default.
+                `slow`: `seconds` that pass before the work begins.
 
         Raises:
             ValueError: there is no such kind; names those there are.
@@ -181,13 +183,13 @@ class Sandbox:
     @property
     def credits(self) -> int:
         """The balance; may be set."""
-        return self._ledger.credits
+        return self._ledger.balance
 
-    @credits.setter
+    @credits.setter  # noqa: A003 - the name of the API
     def credits(self, balance: int) -> None:
-        self._ledger.credits = self._credits = balance
+        self._ledger.balance = self._credits = balance
         if self._running:
-            self._running[0].credits = balance
+            self._running[0].save_balance(balance)
 
     @property
     def requests(self) -> list[SeenRequest]:

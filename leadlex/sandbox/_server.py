@@ -1,4 +1,4 @@
-"""uvicorn in a thread of its own, on a socket that is bound first, so that its port is known at once."""
+"""uvicorn in a thread of its own, on a socket that is bound first, so that its port is known."""
 
 import asyncio
 import socket
@@ -14,13 +14,20 @@ from ._connection import Connection
 
 
 class Server:
-    """An ASGI application on a loopback port; port 0 takes a free one, OSError says that a port is taken."""
+    """An ASGI application on a loopback port, from the beginning on until `stop`.
+
+    Args:
+        app: the application.
+        port: 0 takes a free one.
+
+    Raises:
+        OSError: the port is taken.
+    """
 
     def __init__(self, app: ASGIApp, port: int) -> None:
         self._config = uvicorn.Config(
             app,
             interface="asgi3",
-            http=Connection,
             ws="none",
             lifespan="off",
             log_config=None,
@@ -36,7 +43,7 @@ class Server:
         self._ready.result()
 
     def stop(self) -> None:
-        """Cut all connections and end the thread; what was being generated is given up."""
+        """Cut all connections and end the thread; answers that are on their way are given up."""
         self._loop.call_soon_threadsafe(self._stopping.set)
         self._thread.join()
 
@@ -46,30 +53,29 @@ class Server:
     async def _serve(self) -> None:
         """Serve until told to stop.
 
-        Not through `uvicorn.Server`, which looks every 0.1 s whether it should stop, then waits for its
-        connections, and takes over the process's signals.
+        Not through `uvicorn.Server`: it looks ten times a second whether it should stop, then waits for its
+        connections to end, and takes over the signals of the process.
         """
         self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
         state = ServerState()
-        listener = await self._loop.create_server(
+        server = await self._loop.create_server(
             lambda: Connection(self._config, state, {}), sock=self._socket
         )
         self._ready.set_result(None)
         await self._stopping.wait()
-        listener.close()
+        server.close()
         for connection in state.connections:
-            connection.transport.abort()  # type: ignore[union-attr]
-        await asyncio.sleep(0)  # lets each connection learn that it is lost; asyncio.run cancels what is left
+            connection.transport.abort()
+        await asyncio.sleep(0)  # lets connections learn that they are lost; asyncio.run cancels the rest
 
 
 def _listen(port: int) -> socket.socket:
-    """Take a port. asyncio sets TCP_NODELAY only on sockets that say TCP; without it each answer is 40 ms late."""
+    """Take a port. asyncio sets TCP_NODELAY only on a socket that says TCP; else answers take 40 ms."""
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
-        if sys.platform != "win32":  # there it would let two servers share the port
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # On Windows this option would let two servers share the port.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, sys.platform != "win32")
         listener.bind(("127.0.0.1", port))
-        listener.listen(2048)
     except OSError:
         listener.close()
         raise

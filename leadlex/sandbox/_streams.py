@@ -3,7 +3,7 @@
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping
 
 from ._bodies import Question
 from ._lexi import Answer
@@ -35,10 +35,12 @@ def script(answer: Answer, conversation_id: str) -> Iterator[tuple[int, bytes]]:
 class Recording:
     """The frames of one stream so far. One task fills it, any number follow it."""
 
-    def __init__(self, fingerprint: str, conversation_id: str, frames: Sequence[bytes] = ()) -> None:
+    lost = False
+
+    def __init__(self, fingerprint: str, conversation_id: str) -> None:
         self.fingerprint, self.conversation_id = fingerprint, conversation_id
-        self.frames = list(frames)
-        self.whole = bool(frames)
+        self.frames: list[bytes] = []
+        self.whole = False
         self._news = asyncio.Event()
 
     def add(self, *frames: bytes, last: bool = False) -> None:
@@ -69,25 +71,27 @@ class Streams:
 
     def __init__(self, workspace: Workspace, pace: float, behaviour: str) -> None:
         self._workspace, self._pace, self._behaviour = workspace, pace, behaviour
+        self._store = workspace.store
         self._in_flight: dict[str, Recording] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     def open(self, question: Question, user_id: str, key: str | None, fingerprint: str) -> Recording:
         """Give the stream that answers a question: a new one, or what its key already got."""
         earlier = self._find(key, fingerprint) if key else None
-        if earlier and self._behaviour != "regenerate":
-            return earlier
-        if earlier:
+        if earlier is None:
+            turn = self._workspace.take(question, user_id, "stream", key)
+        elif self._behaviour == "regenerate" or earlier.lost:
             turn = self._workspace.retake(question, user_id, earlier.conversation_id)
         else:
-            turn = self._workspace.take(question, user_id, "stream", key)
+            return earlier
         return self._start(turn, key, fingerprint)
 
     def _find(self, key: str, fingerprint: str) -> Recording | None:
-        found = self._in_flight.get(key) or _restored(self._workspace.store, key)
+        running = self._in_flight.get(key)
+        found = running or _restored(self._store, key)
         if found and found.fingerprint != fingerprint:
             raise Refusal(422, "validation_error", "This Idempotency-Key was used with another body")
-        if found and not found.whole and self._behaviour == "conflict":
+        if running and self._behaviour == "conflict":
             raise Refusal(409, "conflict", "The first request with this Idempotency-Key is still running")
         return found
 
@@ -95,6 +99,7 @@ class Streams:
         recording = Recording(fingerprint, turn.conversation_id)
         if key:
             self._in_flight[key] = recording
+            self._store.record(key, fingerprint, turn.conversation_id, b"")  # was paid, even if this ends now
         # The loop holds its tasks weakly.
         task = asyncio.create_task(self._generate(turn, key, recording))
         self._tasks.add(task)
@@ -108,19 +113,18 @@ class Streams:
                 await asyncio.sleep(words / self._pace)
             recording.add(piece)
         message_id = self._workspace.finish(turn)
-        usage = {"credits_remaining": self._workspace.ledger.credits, "message_id": message_id}
+        usage = {"credits_remaining": self._workspace.ledger.balance, "message_id": message_id}
         recording.add(frame("done", usage), DONE, last=True)
         if key:
-            _save(self._workspace.store, key, recording)
+            body = b"".join(recording.frames)
+            self._store.record(key, recording.fingerprint, recording.conversation_id, body)
             self._in_flight.pop(key, None)
-
-
-def _save(store: Store, key: str, recording: Recording) -> None:
-    store.record(key, recording.fingerprint, recording.conversation_id, b"".join(recording.frames))
 
 
 def _restored(store: Store, key: str) -> Recording | None:
     if not (row := store.recording(key)):
         return None
-    frames = re.findall(rb".+?(?:\n\n|$)", row["body"], re.DOTALL)
-    return Recording(row["fingerprint"], row["conversation_id"], frames)
+    recording = Recording(row["fingerprint"], row["conversation_id"])
+    recording.add(*re.findall(rb".+?(?:\n\n|$)", row["body"], re.DOTALL), last=True)
+    recording.lost = not recording.frames
+    return recording

@@ -1,4 +1,4 @@
-"""The outermost layer: sees each request, gives its answer the headers that all answers have, and lets faults in."""
+"""The outermost layer: notes requests, gives each answer the headers that all have, lets faults happen."""
 
 import logging
 from collections.abc import Mapping
@@ -10,17 +10,17 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from . import _connection
 from ._access import Gate
-from ._faults import Fault
+from ._faults import STREAM_KINDS, Fault
 
 logger = logging.getLogger("leadlex.sandbox")
 
 
 @dataclass(slots=True)
 class SeenRequest:
-    """A request as the server saw it; `status` is None until the answer begins.
+    """A request as the server saw it.
 
-    `headers` has the lower-case names and never the key. `disconnected` says that the client left before the answer
-    was complete, `fault` which scripted fault it met.
+    `headers` have lower-case names, and never the key. `status` is None until the answer begins, `complete`
+    tells that all of it was sent, `disconnected` that the client left before that, `fault` what was scripted.
     """
 
     id: str
@@ -36,16 +36,16 @@ class SeenRequest:
 
     @property
     def idempotency_key(self) -> str | None:
-        """The Idempotency-Key that was sent."""
+        """The Idempotency-Key that came with it."""
         return self.headers.get("idempotency-key")
 
     def lose(self) -> None:
-        """Note that the connection is gone."""
+        """Note that the client is gone."""
         self.disconnected = not self.complete
 
 
 class Witness:
-    """The ASGI application that the server runs: `app`, watched."""
+    """The ASGI application that the server runs: another one, watched."""
 
     def __init__(
         self, app: ASGIApp, gate: Gate, faults: list[tuple[str, Fault]], requests: list[SeenRequest]
@@ -54,58 +54,56 @@ class Witness:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        headers = Headers(scope=scope)
-        seen = self._see(scope, headers)
+        seen = self._note(scope)
         _connection.of(scope).on_lost = seen.lose
+        fault = self._next_fault(seen) or _none
+        try:
+            await fault(self._app, scope, _heard(seen, receive), self._marked(seen, scope, send))
+        except Exception:
+            logger.exception("The sandbox itself failed at %s %s", seen.method, seen.path)
 
-        async def hear() -> Message:
-            message = await receive()
-            seen.body += message.get("body", b"")
-            return message
+    def _note(self, scope: Scope) -> SeenRequest:
+        number, query = len(self._requests) + 1, scope["query_string"].decode("latin-1")
+        headers = {name: text for name, text in Headers(scope=scope).items() if name != "authorization"}
+        seen = SeenRequest(f"req_{number:06}", scope["method"], scope["path"], query, headers)
+        self._requests.append(seen)
+        return seen
 
-        async def say(message: Message) -> None:
+    def _next_fault(self, seen: SeenRequest) -> Fault | None:
+        """Take the first of the scripted faults that is for this request; those of streams wait for one."""
+        is_stream = seen.path.endswith("/stream")
+        for scripted in self._faults:
+            if is_stream or scripted[0] not in STREAM_KINDS:
+                self._faults.remove(scripted)
+                seen.fault, fault = scripted
+                return fault
+        return None
+
+    def _marked(self, seen: SeenRequest, scope: Scope, send: Send) -> Send:
+        authorization = Headers(scope=scope).get("authorization", "")
+
+        async def marked(message: Message) -> None:
             if message["type"] == "http.response.start":
                 seen.status = message["status"]
-                self._mark(message, seen.id, headers.get("authorization", ""))
+                headers = MutableHeaders(scope=message)
+                headers.update({"Date": formatdate(usegmt=True), "X-Request-ID": seen.id})
+                for name, value in self._gate.headers(authorization).items():
+                    headers.setdefault(name, value)
             else:
                 seen.complete = not message.get("more_body", False)
             await send(message)
 
-        try:
-            await self._answer(seen, scope, hear, say)
-        except Exception:
-            logger.exception("The sandbox itself failed on %s %s", seen.method, seen.path)
-            raise
+        return marked
 
-    def _see(self, scope: Scope, headers: Headers) -> SeenRequest:
-        shown = {name: value for name, value in headers.items() if name != "authorization"}
-        number = len(self._requests) + 1
-        seen = SeenRequest(
-            f"req_{number:06}", scope["method"], scope["path"], scope["query_string"].decode("latin-1"), shown
-        )
-        self._requests.append(seen)
-        return seen
 
-    def _mark(self, start: Message, request_id: str, authorization: str) -> None:
-        headers = MutableHeaders(scope=start)
-        headers["Date"] = formatdate(usegmt=True)
-        headers["X-Request-ID"] = request_id
-        for name, value in self._gate.headers(authorization).items():
-            headers.setdefault(name, value)
+def _heard(seen: SeenRequest, receive: Receive) -> Receive:
+    async def heard() -> Message:
+        message = await receive()
+        seen.body += message.get("body", b"")
+        return message
 
-    async def _answer(self, seen: SeenRequest, scope: Scope, receive: Receive, send: Send) -> None:
-        scripted = self._next_fault(seen.path)
-        if scripted:
-            seen.fault, fault = scripted
-            await fault(self._app, scope, receive, send)
-        else:
-            await self._app(scope, receive, send)
+    return heard
 
-    def _next_fault(self, path: str) -> tuple[str, Fault] | None:
-        """Take the first fault that is for this request; those for streams wait for one."""
-        is_stream = path.endswith("/stream")
-        for scripted in self._faults:
-            if is_stream or not scripted[1].stream_only:
-                self._faults.remove(scripted)
-                return scripted
-        return None
+
+async def _none(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    await app(scope, receive, send)
