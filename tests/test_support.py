@@ -1,21 +1,26 @@
 """The support that the other tests stand on does what it says."""
 
+import contextlib
 import functools
 import json
+import re
 import socket
 import ssl
 import threading
 import time
 import tracemalloc
-from collections.abc import Callable
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from typing import Any, Self
 
+import anyio
+import anyio.lowlevel
 import httpx
 import pytest
 
-from tests.support import captures, tls
+from tests.support import captures, faces, resources, tls
 from tests.support.answers import answer, chunk, error_answer, head, json_answer, last_chunk, sse_head
 from tests.support.captures import CAPTURE, CAPTURE_TEXT, LONG, LONG_TEXT, cut, cuts, text_of
+from tests.support.faces import AsyncFace, Face, SyncFace
 from tests.support.journal import Request
 from tests.support.lexi import BODIES, Answer, Cut, Ending, Framing, LexiScript, Lost, Plain, Raw, Slow
 from tests.support.process import ServerProcess
@@ -28,6 +33,10 @@ from tests.support.server import (
     per_connection,
     per_request,
 )
+from tests.support.sse_cases import CASES, ENDING_CASES, Case
+
+face = faces.face
+leaves_nothing = resources.leaves_nothing
 
 BOTH = pytest.mark.parametrize("make", [ScriptedServer, ServerProcess])
 Server = ScriptedServer | ServerProcess
@@ -697,3 +706,448 @@ def test_many_clients() -> None:
         assert len(server.ledger.by_key) == 50
         assert server.ledger.worst == 1
         assert json.loads(server.requests[0].body)["message"].startswith("call ")
+
+
+def decode(raw: bytes) -> list[tuple[str, str]]:
+    """Decode as the standard says, step by step, whole; an independent reading to check the cases by."""
+    text = raw.decode("utf-8", "replace").removeprefix("\ufeff")
+    *lines, _ = re.split("\r\n|\n|\r", text)
+    events: list[tuple[str, str]] = []
+    name = data = ""
+    for line in lines:
+        field, _, value = line.partition(":")
+        value = value.removeprefix(" ")
+        if line == "":
+            if data not in ("", "\n"):
+                events.append((name or "message", data[:-1]))
+            name = data = ""
+        elif field == "event":
+            name = value
+        elif field == "data":
+            data += value + "\n"
+    return events
+
+
+def names(cases: list[Case]) -> list[str]:
+    """List the cases' names."""
+    return [case.name for case in cases]
+
+
+class TestCases:
+    """The conformance cases say what the standard says."""
+
+    def test_names(self) -> None:
+        """Each case has a name of its own, and there are enough of them."""
+        assert len(set(names(CASES + ENDING_CASES))) == len(CASES + ENDING_CASES)
+        assert len(CASES) >= 36
+
+    @pytest.mark.parametrize("case", CASES, ids=names(CASES))
+    def test_case(self, case: Case) -> None:
+        """An independent reading of the standard gives the same events, with or without more behind them."""
+        assert decode(case.raw) == case.events
+
+    @pytest.mark.parametrize("case", ENDING_CASES, ids=names(ENDING_CASES))
+    def test_ending(self, case: Case) -> None:
+        """A plain decoder lacks the last event; with the empty line added it has it."""
+        plain = decode(case.raw)
+        assert plain in (case.events, case.events[:-1])
+        if plain != case.events:
+            assert decode(case.raw + b"\n\n") == case.events
+
+
+class TestResources:
+    """Oracle O4, and the guard against tests that hang."""
+
+    def test_nothing_held(self) -> None:
+        """What is given back in time is no leak, even from a thread a little later."""
+        with resources.no_leaks(), ScriptedServer(hello) as server:
+            ask(server)
+        with resources.no_leaks():
+            held = socket.socket()
+            threading.Timer(0.1, held.close).start()
+
+    def test_descriptor(self) -> None:
+        """An open descriptor is named."""
+        with (
+            contextlib.ExitStack() as held,
+            pytest.raises(AssertionError, match=r"fd .*socket"),
+            resources.no_leaks(0.05),
+        ):
+            held.enter_context(socket.socket())
+
+    def test_thread(self) -> None:
+        """A running thread is named."""
+        end = threading.Event()
+        thread = threading.Thread(target=end.wait, name="left over")
+        with pytest.raises(AssertionError, match="left over"), resources.no_leaks(0.05):
+            thread.start()
+        end.set()
+        thread.join()
+
+    def test_error_goes_first(self) -> None:
+        """A block that raises is not checked."""
+        with contextlib.ExitStack() as held:
+
+            def fail() -> None:
+                with resources.no_leaks(0.05):
+                    held.enter_context(socket.socket())
+                    raise ZeroDivisionError
+
+            with pytest.raises(ZeroDivisionError):
+                fail()
+
+    @pytest.mark.parametrize("backend", ["asyncio", "trio"])
+    def test_task(self, backend: str) -> None:
+        """A task that goes on is named; one that ends in time is none, since the loop works on."""
+
+        async def main() -> None:
+            async with anyio.create_task_group() as group:
+                async with resources.no_leaks():
+                    group.start_soon(anyio.sleep, 0.1)
+                with pytest.raises(AssertionError, match="sleep"):
+                    async with resources.no_leaks(0.05):
+                        group.start_soon(anyio.sleep, 60)
+                group.cancel_scope.cancel()
+
+        anyio.run(main, backend=backend)
+
+    def test_worker_threads(self) -> None:
+        """The threads that event loops keep for blocking calls don't count."""
+
+        async def main() -> None:
+            with resources.no_leaks(0.05):
+                await anyio.to_thread.run_sync(time.sleep, 0)
+
+        for backend in ("asyncio", "trio"):
+            anyio.run(main, backend=backend)
+
+    @pytest.mark.usefixtures("leaves_nothing")
+    def test_fixture(self) -> None:
+        """The fixture checks a whole test."""
+        with ScriptedServer(LexiScript()) as server:
+            assert stream(server) == CAPTURE
+
+    def test_must_not_hang(self) -> None:
+        """A block that hangs is left, past any `except Exception`; a quick one is not disturbed."""
+        with resources.must_not_hang(), contextlib.suppress(Exception):
+            time.sleep(0)
+        with pytest.raises(resources.Hung), resources.must_not_hang(0.05), contextlib.suppress(Exception):
+            time.sleep(60)
+
+
+class FakeStream:
+    """A sync stream, as small as can be."""
+
+    def __init__(self, log: list[str]) -> None:
+        self.log = log
+        self.resumes = 0
+        self._events = iter("abc")
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        return next(self._events)
+
+    @property
+    def text_stream(self) -> Iterator[str]:
+        """Give the deltas."""
+        return (event.upper() for event in self)
+
+    def final_reply(self) -> str:
+        """Read what is left."""
+        return "".join(self)
+
+    def close(self) -> None:
+        """Close."""
+        self.log.append("stream closed")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+class FakePager:
+    """A sync pager."""
+
+    def __iter__(self) -> Iterator[int]:
+        return iter((1, 2, 3))
+
+    def pages(self) -> Iterator[list[int]]:
+        """Give the pages."""
+        return iter(([1, 2], [3]))
+
+    def first_page(self) -> list[int]:
+        """Give one page."""
+        return [1, 2]
+
+
+class FakeClient:
+    """A sync client."""
+
+    def __init__(self, *, api_key: str, log: list[str], resume: bool = True) -> None:
+        self.api_key = api_key
+        self.log = log
+        self.resume = resume
+
+    def chat(self, message: str, *, pause: float = 0.0) -> str:
+        """Answer, or fail on no message."""
+        if not message:
+            raise ValueError("no message")
+        time.sleep(pause)
+        return f"re: {message}"
+
+    def stream_chat(self, _: str) -> FakeStream:
+        """Stream."""
+        return FakeStream(self.log)
+
+    def conversations(self) -> FakePager:
+        """List."""
+        return FakePager()
+
+    def with_options(self, *, resume: bool) -> "FakeClient":
+        """Copy."""
+        return FakeClient(api_key=self.api_key, log=self.log, resume=resume)
+
+    def close(self) -> None:
+        """Close."""
+        self.log.append("client closed")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+class FakeAsyncStream:
+    """The same stream, async."""
+
+    def __init__(self, log: list[str]) -> None:
+        self._sync = FakeStream(log)
+        self.resumes = 0
+
+    def __aiter__(self) -> AsyncIterator[str]:
+        return self
+
+    async def __anext__(self) -> str:
+        await anyio.lowlevel.checkpoint()
+        for event in self._sync:
+            return event
+        raise StopAsyncIteration
+
+    @property
+    async def text_stream(self) -> AsyncIterator[str]:
+        """Give the deltas."""
+        async for event in self:
+            yield event.upper()
+
+    async def final_reply(self) -> str:
+        """Read what is left."""
+        return "".join([event async for event in self])
+
+    async def aclose(self) -> None:
+        """Close."""
+        self._sync.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.aclose()
+
+
+class FakeAsyncPager:
+    """The same pager, async."""
+
+    async def __aiter__(self) -> AsyncIterator[int]:
+        for item in FakePager():
+            yield item
+
+    async def pages(self) -> AsyncIterator[list[int]]:
+        """Give the pages."""
+        for page in FakePager().pages():
+            yield page
+
+    async def first_page(self) -> list[int]:
+        """Give one page."""
+        return FakePager().first_page()
+
+
+class FakeAsyncClient:
+    """The same client, async."""
+
+    def __init__(self, **options: Any) -> None:
+        self._sync = FakeClient(**options)
+        self.api_key = self._sync.api_key
+        self.resume = self._sync.resume
+
+    async def chat(self, message: str, *, pause: float = 0.0) -> str:
+        """Answer, or fail on no message."""
+        await anyio.sleep(pause)
+        return self._sync.chat(message)
+
+    def stream_chat(self, _: str) -> FakeAsyncStream:
+        """Stream."""
+        return FakeAsyncStream(self._sync.log)
+
+    def conversations(self) -> FakeAsyncPager:
+        """List."""
+        return FakeAsyncPager()
+
+    def with_options(self, *, resume: bool) -> "FakeAsyncClient":
+        """Copy."""
+        return FakeAsyncClient(api_key=self.api_key, log=self._sync.log, resume=resume)
+
+    async def aclose(self) -> None:
+        """Close."""
+        self._sync.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.aclose()
+
+
+FAKES: list[Face] = [
+    AsyncFace("asyncio", FakeAsyncClient),
+    AsyncFace("trio", FakeAsyncClient),
+    SyncFace(FakeClient),
+]
+
+
+@pytest.mark.parametrize("fake", FAKES, ids=lambda fake: fake.name)
+class TestFaces:
+    """A scenario is written once and runs on each face."""
+
+    def test_call(self, fake: Face) -> None:
+        """A call is awaited, its errors come out where it is awaited, and the client is closed."""
+
+        async def scenario(lexi: Any) -> str:
+            with pytest.raises(ValueError, match="no message"):
+                await lexi.chat("")
+            assert lexi.api_key == faces.API_KEY
+            return str(await lexi.chat("Hi"))
+
+        log: list[str] = []
+        assert fake.run(scenario, log=log) == "re: Hi"
+        assert log == ["client closed"]
+
+    def test_stream(self, fake: Face) -> None:
+        """A stream is iterated, entered, read by deltas, to its end, or by single steps."""
+
+        async def scenario(lexi: Any) -> None:
+            assert [event async for event in lexi.stream_chat("Hi")] == ["a", "b", "c"]
+            async with lexi.stream_chat("Hi") as stream:
+                deltas = stream.text_stream
+                assert await anext(deltas) == "A"
+                await deltas.aclose()
+                assert await stream.final_reply() == "bc"
+                assert stream.resumes == 0
+            single = lexi.stream_chat("Hi")
+            assert [await anext(single) for _ in range(3)] == ["a", "b", "c"]
+            with pytest.raises(StopAsyncIteration):
+                await anext(single)
+            await single.aclose()
+
+        log: list[str] = []
+        fake.run(scenario, log=log)
+        assert log == ["stream closed", "stream closed", "client closed"]
+
+    def test_pager(self, fake: Face) -> None:
+        """A pager gives items, pages and its first page, and starts again."""
+
+        async def scenario(lexi: Any) -> None:
+            pager = lexi.conversations()
+            for _ in range(2):
+                assert [item async for item in pager] == [1, 2, 3]
+            assert [page async for page in pager.pages()] == [[1, 2], [3]]
+            assert await pager.first_page() == [1, 2]
+
+        fake.run(scenario, log=[])
+
+    def test_copy(self, fake: Face) -> None:
+        """What a plain method gives is used without awaiting it."""
+
+        async def scenario(lexi: Any) -> None:
+            copy = lexi.with_options(resume=False)
+            assert (lexi.resume, copy.resume) == (True, False)
+            assert await copy.chat("Hi") == "re: Hi"
+
+        fake.run(scenario, log=[])
+
+    def test_together(self, fake: Face) -> None:
+        """Several calls run side by side; each gives what it returned or raised."""
+
+        async def scenario(lexi: Any) -> None:
+            before = time.monotonic()
+            calls = [functools.partial(lexi.chat, message, pause=0.3) for message in "abcdef"]
+
+            async def call(number: int) -> Any:
+                return await calls[number]()
+
+            async def fail() -> Any:
+                return await lexi.chat("")
+
+            *replies, error = await fake.together(*(functools.partial(call, n) for n in range(6)), fail)
+            assert replies == [f"re: {message}" for message in "abcdef"]
+            assert isinstance(error, ValueError)
+            assert time.monotonic() - before < 1.5
+            assert await fake.together() == []
+
+        fake.run(scenario, log=[])
+
+    def test_sleep(self, fake: Face) -> None:
+        """A scenario sleeps by its face."""
+
+        async def main() -> float:
+            before = time.monotonic()
+            await fake.sleep(0.02)
+            return time.monotonic() - before
+
+        assert fake.drive(main) >= 0.02
+
+    def test_resources(self, fake: Face) -> None:
+        """A scenario checks oracle O4 in the same way on each face."""
+
+        async def main() -> None:
+            async with resources.no_leaks():
+                held = socket.socket()
+                threading.Timer(0.05, held.close).start()
+
+        fake.drive(main)
+
+
+def test_foreign_await_on_the_sync_face() -> None:
+    """A scenario that waits for something else is refused on the sync face, and says why."""
+
+    async def main() -> None:
+        await Pause()
+
+    with pytest.raises(RuntimeError, match="neither the client nor the face"):
+        SyncFace(FakeClient).drive(main)
+
+
+class Pause:
+    """Something that makes a loop wait."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        yield
+
+
+def test_face_fixture(face: Face) -> None:
+    """The fixture gives the three faces, which drive coroutines without any client."""
+
+    async def main() -> str:
+        return face.name
+
+    assert face.drive(main) in ("asyncio", "trio", "sync")
+
+
+@faces.every_face
+def test_every_face(face: Face) -> None:
+    """The parametrization gives them too."""
+    assert face in faces.FACES
