@@ -7,9 +7,10 @@ Source: https://html.spec.whatwg.org/multipage/server-sent-events.html (9.2.5 an
 
 from __future__ import annotations
 
+import codecs
 import time
 import zlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from typing import Final
 
 import anyio
@@ -25,7 +26,9 @@ MAX_LINE: Final = 1 << 20
 MAX_EVENT: Final = 8 << 20
 MAX_DRAIN: Final = 64 << 10
 _PIECE: Final = 64 << 10
+_CLOSING: Final = 1.0
 _BOM: Final = b"\xef\xbb\xbf"
+_Utf8: Final = codecs.getincrementaldecoder("utf-8")
 
 
 class Unusable(Exception):
@@ -152,11 +155,11 @@ async def read_all(response: httpx.Response, clocks: Clocks, limit: int, *, cut:
 # Streams -----------------------------------------------------------------------------------------------------------
 
 
-class GuardedStream(httpx.AsyncByteStream):
-    """Turn a response's bytes into the lines that httpx-sse reads right.
+class GuardedText:
+    """Be the response that httpx-sse reads, without what would lead it astray: a charset, a coding, a BOM.
 
-    It takes one BOM off, makes CR and CRLF to LF (a lone CR at the end of a chunk at once), bounds lines and events,
-    and adds the blank line that a last `done` or `[DONE]` lacks.
+    It makes CR and CRLF to LF (a lone CR at the end of a chunk at once), bounds lines and events, adds the blank line
+    that a last `done` or `[DONE]` lacks, and reads UTF-8 whatever the head claims.
 
     Args:
         response: The answer whose body this is.
@@ -164,35 +167,53 @@ class GuardedStream(httpx.AsyncByteStream):
     """
 
     def __init__(self, response: httpx.Response, clocks: Clocks) -> None:
+        self.headers = {"content-type": "text/event-stream"}
         self._response = response
         self._clocks = clocks
         self._decoder = _decoder_of(response)
         self._lines = LineGuard()
-        self.drained: int | None = None
+        self._drained: int | None = None
+        self._text = self._read()
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
+    def aiter_text(self) -> AsyncIterator[str]:
+        """Iterate over the text."""
+        return self._text
+
+    async def _read(self) -> AsyncGenerator[str, None]:
         source = self._response.stream.__aiter__()  # type: ignore[union-attr]  # an async client's stream
         wait, clean, pieces = self._clocks.wait, self._lines.clean, self._decoder.pieces
+        decode = _Utf8(errors="replace").decode
         while True:
             try:
                 data = await wait(source)
             except StopAsyncIteration:
                 break
             for piece in pieces(data):
-                yield clean(piece)
+                yield decode(clean(piece))
             self._count_drain(data)
         self._decoder.check_end()
-        yield self._lines.ending()
+        yield decode(self._lines.ending(), final=True)
+
+    def drain(self) -> None:
+        """Begin to count what comes after the end."""
+        self._drained = 0
 
     def _count_drain(self, data: bytes) -> None:
-        if self.drained is not None:
-            self.drained += len(data)
-            if self.drained > MAX_DRAIN:
+        if self._drained is not None:
+            self._drained += len(data)
+            if self._drained > MAX_DRAIN:
                 raise Unusable("it goes on after its end")
 
     async def aclose(self) -> None:
-        """Close the response."""
-        await self._response.aclose()
+        """Close the response: its connection is used again if the body was read to its end."""
+        await self._text.aclose()
+        await close(self._response)
+
+
+async def close(response: httpx.Response) -> None:
+    """Close a response; a cancelled caller must neither leave the socket behind nor hang for a silent peer."""
+    with anyio.move_on_after(_CLOSING, shield=True):
+        await response.aclose()
 
 
 class LineGuard:

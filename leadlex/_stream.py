@@ -9,9 +9,10 @@ import logging
 import warnings
 from collections.abc import AsyncGenerator, AsyncIterator
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, cast
 
 import anyio
+import httpx
 from attrs import evolve
 from httpx_sse import EventSource, ServerSentEvent
 
@@ -285,7 +286,7 @@ async def _read(reading: Reading) -> AsyncGenerator[StreamEvent, None]:
         if isinstance(opened, Broken):
             broken = opened
         else:
-            source = EventSource(opened.response).aiter_sse()
+            source = EventSource(cast("httpx.Response", opened.text)).aiter_sse()
             try:
                 broken = cut_short()
                 async for sse in source:
@@ -349,11 +350,11 @@ async def _finish(reading: Reading, opened: Opened, source: AsyncGenerator[Serve
             await _drain(opened, source)
     with anyio.CancelScope(shield=True):
         await source.aclose()
-        await opened.aclose()
+        await opened.text.aclose()
 
 
 async def _drain(opened: Opened, source: AsyncGenerator[ServerSentEvent, None]) -> None:
-    opened.guard.drained = 0
+    opened.text.drain()
     try:
         async for sse in source:
             if sse.event == "done":

@@ -17,7 +17,7 @@ import anyio
 import httpx
 from attrs import define, field, frozen
 
-from ._body import MAX_ERROR, MAX_JSON, Clocks, Expired, GuardedStream, Unusable, read_all
+from ._body import MAX_ERROR, MAX_JSON, Clocks, Expired, GuardedText, Unusable, close, read_all
 from ._config import USER_AGENT, Settings
 from ._errors import ClientClosedError, LeadLexError
 from ._faults import Broken, Rejected, Translator, interrupted, without_traceback
@@ -110,19 +110,8 @@ class Call(Generic[T]):
 class Opened:
     """Hold a stream whose head was read and found good."""
 
-    response: httpx.Response
-    guard: GuardedStream
+    text: GuardedText
     clocks: Clocks
-
-    async def aclose(self) -> None:
-        """Close the connection, or give it back if the body was read to its end."""
-        await _close(self.response)
-
-
-async def _close(response: httpx.Response) -> None:
-    # Closing waits for the peer in TLS; a cancelled caller must not leave the socket behind, nor hang.
-    with anyio.move_on_after(1.0, shield=True):
-        await response.aclose()
 
 
 class Transport:
@@ -180,7 +169,7 @@ class Transport:
                 try:
                     return await self._answer(call, response, clocks)
                 finally:
-                    await _close(response)
+                    await close(response)
             raise Expired("total")  # noqa: TRY301  # translated with all the others
         except Exception as error:  # noqa: BLE001  # whatever it is, it is translated
             return self.broken(call, error)
@@ -220,14 +209,12 @@ class Transport:
             media_type = response.headers.get("content-type", "").partition(",")[0].partition(";")[0]
             if response.status_code != 200 or media_type.strip().lower() != "text/event-stream":  # noqa: PLR2004  # 15.3.1
                 raise Rejected(await self._rejection(call, response, clocks, meta))  # noqa: TRY301  # closes below
-            guard = GuardedStream(response, clocks)
+            text = GuardedText(response, clocks)
         except BaseException:
-            await _close(response)
+            await close(response)
             raise
         call.head_seen = True
-        # A response of our own makes httpx-sse read guarded UTF-8, whatever coding or charset the head claims.
-        readable = httpx.Response(200, headers={"content-type": "text/event-stream"}, stream=guard)
-        return Opened(readable, guard, clocks)
+        return Opened(text, clocks)
 
     # Heads ---------------------------------------------------------------------------------------------------------
 
