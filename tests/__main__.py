@@ -22,9 +22,17 @@ CHECKS = {
 }
 
 
-def module(*words: str) -> list[str]:
-    """Make the command that runs a module with this very interpreter."""
-    return [sys.executable, "-m", *words]
+def started(words: Sequence[str]) -> subprocess.Popen[str]:
+    """Start a module with this very interpreter, its two outputs in one pipe."""
+    return subprocess.Popen(
+        [sys.executable, "-m", *words],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
+    )
 
 
 def say(text: str, end: str = "\n") -> None:
@@ -36,12 +44,11 @@ def say(text: str, end: str = "\n") -> None:
 def passes(name: str, *words: str) -> bool:
     """Run one step, print its name and, where it fails, all it said; tell whether it passed."""
     say(f"{name:<24}", end="")
-    run = subprocess.run(
-        module(*words), cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
-    )
+    with started(words) as run:
+        output = run.communicate()[0]
     say("passed" if run.returncode == 0 else "FAILED")
     if run.returncode != 0:
-        say(run.stdout.decode("utf-8", "replace"))
+        say(output)
     return run.returncode == 0
 
 
@@ -49,13 +56,11 @@ def run_tests(words: Sequence[str]) -> tuple[bool, str]:
     """Run pytest, print what it says as it comes, and return whether it passed and its summary line."""
     say("pytest")
     last = ""
-    with subprocess.Popen(
-        module(*words), cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    ) as run:
+    with started(words) as run:
         for line in run.stdout or ():
             if last:
                 say(last)
-            last = line.decode("utf-8", "replace").rstrip("\n")
+            last = line.rstrip("\n")
     return run.returncode == 0, last
 
 
@@ -65,6 +70,7 @@ def main(arguments: Sequence[str]) -> int:
     if arguments:
         outcomes["pytest"], summary = run_tests(["pytest", *arguments])
     else:
+        outcomes["coverage erase"] = passes("coverage erase", "coverage", "erase")
         outcomes["pytest"], summary = run_tests(["coverage", "run", "-m", "pytest"])
         outcomes["coverage combine"] = passes("coverage combine", "coverage", "combine")
         outcomes["coverage report"] = passes("coverage report", "coverage", "report")
