@@ -105,19 +105,14 @@ class TestAnswers:
     def test_bare(self) -> None:
         """Without the contract a head has only what was given, twice if given twice, and any status."""
         given = [("Retry-After", "1"), ("Retry-After", "2")]
-        assert (
-            head(0, given, contract=False)
-            == b"HTTP/1.1 000 Unknown\r\nRetry-After: 1\r\nRetry-After: 2\r\n\r\n"
-        )
+        assert head(0, given, contract=False) == b"HTTP/1.1 000 Unknown\r\nRetry-After: 1\r\nRetry-After: 2\r\n\r\n"
 
     def test_json(self) -> None:
         """JSON is encoded and typed; a type or a framing that a test gives is kept."""
         assert json_answer(200, {"a": "é"}).endswith('\r\nContent-Length: 11\r\n\r\n{"a": "é"}'.encode())
         assert json_answer(200, b"{", {"content-type": "text/html"}).count(b"ype: ") == 1
         assert b"Length" not in answer(200, b"", {"Transfer-Encoding": "chunked"})
-        assert error_answer(404, "not_found", "No").endswith(
-            b'{"error": {"code": "not_found", "message": "No"}}'
-        )
+        assert error_answer(404, "not_found", "No").endswith(b'{"error": {"code": "not_found", "message": "No"}}')
 
     def test_stream_heads(self) -> None:
         """A stream is framed by chunks, by its length, or by the end of the connection."""
@@ -172,9 +167,7 @@ class TestServer:
     def test_request(self, make: Callable[[Script], Server]) -> None:
         """A request is recorded with its parts."""
         with make(hello) as server:
-            reply = httpx.post(
-                f"{server.url}/a%20b?page=2&q=%C3%A9", json={"a": 1}, headers={"Idempotency-Key": "k1"}
-            )
+            reply = httpx.post(f"{server.url}/a%20b?page=2&q=%C3%A9", json={"a": 1}, headers={"Idempotency-Key": "k1"})
             assert reply.json() == {"hello": "you"}
             assert reply.headers["x-request-id"] == "req_01HY1"
             [request] = server.requests
@@ -466,9 +459,7 @@ class TestTLS:
         context = tls.client_context()
         with (
             ScriptedServer(end) as server,
-            context.wrap_socket(
-                dial(server), server_hostname="localhost", suppress_ragged_eofs=False
-            ) as client,
+            context.wrap_socket(dial(server), server_hostname="localhost", suppress_ragged_eofs=False) as client,
         ):
             assert client.recv(3) == b"bye"
             if polite:
@@ -675,9 +666,7 @@ class TestLexi:
         """A repeated key gets 409 while the first is being answered and so often after; then the record."""
         script = LexiScript(personality="conflict", stream_fault=Cut(30, "stall"), conflicts=3)
         with ScriptedServer(script) as server:
-            with httpx.stream(
-                "POST", server.url + STREAM, json={"message": "Hi"}, headers={"Idempotency-Key": "k1"}
-            ):
+            with httpx.stream("POST", server.url + STREAM, json={"message": "Hi"}, headers={"Idempotency-Key": "k1"}):
                 assert [stream(server) for _ in range(2)] == [b"409"] * 2
             assert server.wait_for_disconnect()
             assert [stream(server) for _ in range(2)] == [b"409", CAPTURE]
@@ -695,9 +684,7 @@ def test_many_clients() -> None:
     """Fifty streams at a time are no trouble."""
     with ScriptedServer(LexiScript()) as server:
         read = functools.partial(stream, server)
-        threads = [
-            threading.Thread(target=read, args=(f"call {number}", f"k{number}")) for number in range(50)
-        ]
+        threads = [threading.Thread(target=read, args=(f"call {number}", f"k{number}")) for number in range(50)]
         for thread in threads:
             thread.start()
         for thread in threads:
