@@ -98,7 +98,7 @@ class AsyncPager(Generic[T]):
         """Return the items as a list, asking for up to 8 pages side by side.
 
         Args:
-            limit: How many at most; only the pages that are needed are asked for, and never more than the quota has left.
+            limit: How many at most; only the pages needed are asked for, and never more than the quota has left.
 
         Example:
             newest = await lexi.conversations().collect(limit=20)
@@ -162,9 +162,11 @@ class _Pages(Batched[Page[T]]):
 
     async def _fetch(self, number: int) -> None:
         try:
-            self._fetched[number] = await self._transport.send(at_page(self._listing, number))
+            page = await self._transport.send(at_page(self._listing, number))
         except LeadLexError as error:
             self._fetched[number] = error
+        else:
+            self._fetched[number] = page
 
     def _wave(self) -> int:
         """Count the pages to ask for at once: those that are surely needed, and no more than the quota has left."""

@@ -578,7 +578,7 @@ class Pager(Generic[T]):
         """Return the items as a list, asking for up to 8 pages side by side.
 
         Args:
-            limit: How many at most; only the pages that are needed are asked for, and never more than the quota has left.
+            limit: How many at most; only the pages needed are asked for, and never more than the quota has left.
 
         Example:
             newest = lexi.conversations().collect(limit=20)
