@@ -4,6 +4,7 @@ import contextlib
 import functools
 import json
 import re
+import resource
 import socket
 import ssl
 import threading
@@ -89,6 +90,17 @@ def ask(server: Server, path: str = "/", body: bytes = b"") -> bytes:
     with dial(server) as client:
         client.sendall(b"POST %b HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % (path.encode(), len(body)) + body)
         return read_all(client)
+
+
+@contextlib.contextmanager
+def most_descriptors(count: int) -> Generator[None]:
+    """Let this process have no descriptor from this number on."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (count, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 class TestAnswers:
@@ -364,6 +376,14 @@ class TestServer:
         for client in clients:
             client.close()
 
+    def test_out_of_descriptors(self) -> None:
+        """A server that ran out of descriptors serves on when there are some again."""
+        with ScriptedServer(hello) as server:
+            with socket.socket() as client, most_descriptors(client.fileno() + 1):
+                client.connect(("127.0.0.1", server.port))
+                time.sleep(0.05)
+            assert ask(server).startswith(b"HTTP/1.1 200")
+
     def test_same_port_again(self) -> None:
         """A server can come back on its port."""
         with ScriptedServer(hello) as first:
@@ -408,6 +428,14 @@ class TestProcess:
             assert client.recv(1) == b""
             assert len(server.requests) == 1
 
+    def test_entries_are_there_with_the_answer(self) -> None:
+        """What the process saw is there as soon as its answer is, large bodies too."""
+        with ServerProcess(LexiScript()) as server, httpx.Client(base_url=server.url) as client:
+            for number in range(1, 51):
+                client.post(CHAT, json={"message": "x" * 4000 * number})
+                assert len(server.requests) == number
+                assert server.ledger.credits == number
+
     def test_pause(self) -> None:
         """A paused server answers nobody until it goes on; it can be stopped while paused."""
         with ServerProcess(hello) as server:
@@ -417,6 +445,13 @@ class TestProcess:
             server.resume()
             assert httpx.get(server.url).json() == {"hello": "you"}
             server.pause()
+
+    def test_start_fails(self, capfd: pytest.CaptureFixture[str]) -> None:
+        """A process that can't start says so, on a port in use for example."""
+        with ScriptedServer(hello) as first:
+            with pytest.raises(AssertionError, match="did not start"):
+                ServerProcess(hello, port=first.port).start()
+            assert "in use" in capfd.readouterr().err
 
     def test_lexi(self) -> None:
         """A whole Lexi travels to the process, and its ledger comes back."""
