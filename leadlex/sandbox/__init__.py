@@ -1,0 +1,22 @@
+"""The whole Lexi contract on a free loopback port, offline and free of charge."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ._sandbox import Charge, Sandbox, SeenRequest
+
+__all__ = ["Charge", "Sandbox", "SeenRequest"]
+
+if not TYPE_CHECKING:  # a checker must refuse a misspelt name
+
+    def __getattr__(name: str) -> object:
+        """Load a name when it is first used: to import this package its extra is not needed."""
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        try:
+            return getattr(import_module(f"{__name__}._sandbox"), name)
+        except ModuleNotFoundError as error:
+            if error.name not in ("starlette", "uvicorn"):
+                raise
+            raise ImportError("pip install 'leadlex[sandbox]'") from error

@@ -1,0 +1,69 @@
+"""Who may come in, and how often: keys, permissions and the daily quota."""
+
+from collections import Counter
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+from ._replies import Refusal
+from ._store import now
+
+PERMISSIONS = frozenset({"lexi", "read:ai", "write:ai"})
+
+
+class Key(NamedTuple):
+    """A workspace key: whose it is, what it may do, and from when on nothing."""
+
+    user_id: str
+    permissions: frozenset[str]
+    expires_at: datetime | None
+
+
+class Gate:
+    """The keys, and how many requests each has made today; a day is one of UTC, as for the service."""
+
+    def __init__(self, quota: int) -> None:
+        self.quota = quota
+        self._keys: dict[str, Key] = {}
+        self._used: Counter[tuple[str, str]] = Counter()
+
+    def add(self, token: str, user_id: str, permissions: Iterable[str], expires_at: datetime | None) -> None:
+        """Let a key in; ValueError names the permissions there are."""
+        key = Key(user_id, frozenset(permissions), expires_at)
+        if unknown := key.permissions - PERMISSIONS:
+            raise ValueError(f"no such permission: {sorted(unknown)}; there are {sorted(PERMISSIONS)}")
+        self._keys[token] = key
+
+    def admit(self, authorization: str, permission: str) -> Key:
+        """Count a request and give its key, or refuse it with 401, 429 or 403."""
+        token = _token(authorization)
+        key = self._keys.get(token)
+        if not key or (key.expires_at and key.expires_at <= now()):
+            raise Refusal(401, "invalid_key", "The API key is missing, invalid or expired")
+        if not self._left(token):
+            raise Refusal(429, "rate_limited", "The quota is used up until midnight UTC")
+        self._used[token, _today()] += 1
+        if permission not in key.permissions:
+            raise Refusal(403, "insufficient_permissions", f"The API key lacks the permission {permission}")
+        return key
+
+    def headers(self, authorization: str) -> dict[str, str]:
+        """Tell what is left of the quota of the key that was sent."""
+        midnight = now().replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
+        return {
+            "X-RateLimit-Limit": str(self.quota),
+            "X-RateLimit-Remaining": str(self._left(_token(authorization))),
+            "X-RateLimit-Reset": str(int(midnight.timestamp())),
+        }
+
+    def _left(self, token: str) -> int:
+        return self.quota - self._used[token, _today()]
+
+
+def _today() -> str:
+    return now().date().isoformat()
+
+
+def _token(authorization: str) -> str:
+    scheme, _, token = authorization.partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else ""

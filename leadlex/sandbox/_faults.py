@@ -1,0 +1,125 @@
+"""Faults to script: each function of `KINDS`, with its options, makes an ASGI middleware for one request."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from . import _connection
+from ._replies import error
+from ._streams import frame
+
+Fault = Callable[[ASGIApp, Scope, Receive, Send], Awaitable[None]]
+Strike = Callable[[bytes, int, Scope, Send], Awaitable[None]]
+
+
+def rate_limit(retry_after: int | None = None) -> Fault:
+    """Refuse with 429: until midnight UTC, or for `retry_after` seconds."""
+    hint = {"X-RateLimit-Remaining": "0"} if retry_after is None else {"Retry-After": str(retry_after)}
+    return _refused(429, "rate_limited", "Rate limit exceeded", hint)
+
+
+def no_credits() -> Fault:
+    """Refuse with 402, whatever the balance is."""
+    return _refused(402, "insufficient_credits", "No credits left")
+
+
+def server_error(status: int = 500) -> Fault:
+    """Fail before any work."""
+    return _refused(status, "internal_error", "Something went wrong")
+
+
+def slow(seconds: float = 1.0) -> Fault:
+    """Let some seconds pass before the work begins."""
+
+    async def fault(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        await asyncio.sleep(seconds)
+        await app(scope, receive, send)
+
+    return fault
+
+
+def drop_stream(after_bytes: int = 0, *, reset: bool = False) -> Fault:
+    """Cut the connection in the middle of a chunk: with FIN, or with RST, which may swallow bytes."""
+
+    async def strike(body: bytes, left: int, scope: Scope, send: Send) -> None:
+        await send(_piece(body[:left]))
+        _connection.of(scope).cut(reset=reset)
+
+    return _broken(after_bytes, strike)
+
+
+def stall(after_bytes: int = 0) -> Fault:
+    """Say nothing more, until the client leaves."""
+
+    async def strike(body: bytes, left: int, _scope: Scope, send: Send) -> None:
+        await send(_piece(body[:left]))
+        await asyncio.Event().wait()
+
+    return _broken(after_bytes, strike)
+
+
+def error_event(
+    code: str = "internal_error", message: str = "Something went wrong", after_bytes: int = 0
+) -> Fault:
+    """End the stream with an `error` event, after the first whole event that reaches `after_bytes`."""
+
+    async def strike(body: bytes, left: int, _scope: Scope, send: Send) -> None:
+        await send(_piece((body if left else b"") + frame("error", {"code": code, "message": message})))
+        await send({"type": "http.response.body"})
+
+    return _broken(after_bytes, strike)
+
+
+STREAM_KINDS: Mapping[str, Callable[..., Fault]] = {
+    "drop_stream": drop_stream,
+    "error_event": error_event,
+    "stall": stall,
+}
+KINDS: Mapping[str, Callable[..., Fault]] = {
+    **STREAM_KINDS,
+    "no_credits": no_credits,
+    "rate_limit": rate_limit,
+    "server_error": server_error,
+    "slow": slow,
+}
+
+
+def make(kind: str, **how: Any) -> Fault:  # noqa: ANN401 - each kind has options of its own
+    """Make a fault; ValueError names the kinds there are, TypeError an option that the kind does not have."""
+    if kind not in KINDS:
+        raise ValueError(f"no such fault: {kind!r}; there are {', '.join(KINDS)}")
+    return KINDS[kind](**how)
+
+
+def _refused(status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> Fault:
+    async def fault(_app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        await error(status, code, message, headers)(scope, receive, send)
+
+    return fault
+
+
+def _broken(after_bytes: int, strike: Strike) -> Fault:
+    """Pass an answer on up to so many bytes of its body, then strike, and let nothing more through."""
+
+    async def fault(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        left, struck = after_bytes, False
+
+        async def tap(message: Message) -> None:
+            nonlocal left, struck
+            body = message.get("body", b"")
+            if message["type"] == "http.response.start" or len(body) < left:
+                await send(message)
+            elif not struck:
+                struck = True
+                await strike(body, left, scope, send)
+            left -= len(body)
+
+        await app(scope, receive, tap)
+
+    return fault
+
+
+def _piece(body: bytes) -> Message:
+    return {"type": "http.response.body", "body": body, "more_body": True}

@@ -1,0 +1,1 @@
+"""The sandbox, seen by a plain HTTP client."""
