@@ -48,7 +48,7 @@ PARTIES: Mapping[str, frozenset[str] | None] = {
     "httpx": frozenset(
         {"_pool", "_body", "_faults", "_transport", "_stream", "_client", "_sync", "cli", "pytest_plugin"}
     ),
-    "anyio": frozenset({"_pool", "_body", "_transport", "_stream", "_bridge", "pytest_plugin"}),
+    "anyio": frozenset({"_pool", "_body", "_transport", "_stream", "_pager", "_bridge", "pytest_plugin"}),
     "starlette": frozenset({"sandbox"}),
     "uvicorn": frozenset({"sandbox"}),
     "typer": frozenset({"cli"}),
