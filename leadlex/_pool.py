@@ -12,7 +12,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from importlib.util import find_spec
-from typing import Any, Final
+from typing import Any, Final, cast
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -295,7 +295,7 @@ def homes_for(settings: Settings, given: object) -> Homes:
         return Homes(lambda: given, owned=False)
     if not callable(given):
         refuse("http_client", "an httpx.AsyncClient or a function that makes one", type(given).__name__)
-    return Homes(given)
+    return Homes(cast("Callable[[], httpx.AsyncClient]", given))
 
 
 def _is_dead(place: tuple[int, object]) -> bool:

@@ -105,7 +105,7 @@ def _exactly(kind: type[T], named: str) -> Callable[[Any, Any], T]:
 
 
 def _named(value: object) -> str:
-    names = {dict: "an object", list: "a list", str: "a text", bool: "a boolean", type(None): "null"}
+    names: dict[type, str] = {dict: "an object", list: "a list", str: "a text", bool: "a boolean", type(None): "null"}
     return names.get(type(value), "a number")
 
 
