@@ -286,8 +286,8 @@ class LineGuard:
 
     def _bound_tail(self) -> None:
         """Refuse an endless event; comments are no part of one and hold no memory."""
-        lines = bytes(self._tail).split(b"\n")
-        self._tail[:] = b"\n".join(line for line in lines if not line.startswith(b":") or line is lines[-1])
+        *lines, unfinished = bytes(self._tail).split(b"\n")
+        self._tail[:] = b"\n".join([*(line for line in lines if not line.startswith(b":")), unfinished])
         if len(self._tail) > MAX_EVENT:
             raise Unusable(f"an event is larger than {MAX_EVENT >> 20} MiB")
         self._allowed = min(2 * len(self._tail), MAX_EVENT) + _PIECE  # doubling keeps the whole linear
