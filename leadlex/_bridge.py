@@ -292,9 +292,9 @@ class _Buffer:
     async def fill(self) -> None:
         """Read the stream to its end, pausing while the buffer is full."""
         try:
-            async for event in self.stream:
+            while events := await self.stream.read_batch():
                 if self.keeps:
-                    self.events.append(event)
+                    self.events.extend(events)
                     self.filled.set()
                 if len(self.events) >= BUFFER:
                     await self._wait_for_room()

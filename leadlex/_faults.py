@@ -153,6 +153,7 @@ class Translator:
 
 _BROKE: Final = "The connection to LeadLex broke before the answer was whole"
 _SAID: Final = {
+    Fault.LOCAL: "The request could not be made",
     Fault.NAME: "LeadLex's host name could not be found",
     Fault.CONNECT: "LeadLex could not be reached",
     Fault.PROXY: "The proxy refused to connect to LeadLex",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from types import TracebackType
 from typing import Final, Self, cast
 
@@ -61,7 +61,8 @@ class AsyncChatStream:
 
     def __init__(self, reading: Reading) -> None:
         self._reading = reading
-        self._events = _read(reading)
+        self._blocks = _read(reading)
+        self._batch: Iterator[StreamEvent] = iter(())
         self._busy = False
 
     def __repr__(self) -> str:
@@ -71,11 +72,28 @@ class AsyncChatStream:
         return self
 
     async def __anext__(self) -> StreamEvent:
+        while True:
+            for event in self._batch:
+                return event
+            self._batch = await self._next_batch()
+
+    async def read_batch(self) -> list[StreamEvent]:
+        """Return the events that came together; none at the end. The sync face reads so."""
+        while True:
+            events = [*self._batch]
+            if events:
+                return events
+            try:
+                self._batch = await self._next_batch()
+            except StopAsyncIteration:
+                return []
+
+    async def _next_batch(self) -> Iterator[StreamEvent]:
         if self._busy:
             raise StreamBusyError
         self._busy = True
         try:
-            return await self._events.__anext__()
+            return await self._blocks.__anext__()
         except StopAsyncIteration:
             self._reading.check_whole()
             raise
@@ -127,7 +145,7 @@ class AsyncChatStream:
         """
         self._reading.closed = True
         if not self._busy:
-            await self._events.aclose()
+            await self._blocks.aclose()
 
     @property
     def reply(self) -> ChatReply:
@@ -189,8 +207,10 @@ class Reading:
         self.call = transport.begin(operation)
         self.transcript = Transcript()
         self.replay: Replay | None = None
+        self.broken: Broken | None = None
         self.half = ""
         self.started = False
+        self.alive = False
         self.closed = False
         self.ended = False
         self.error: LeadLexError | None = None
@@ -221,14 +241,21 @@ class Reading:
         error.partial = self.reply() if self.transcript.begun else None
         raise error
 
-    def accept(self, sse: ServerSentEvent) -> StreamEvent | None:
-        """Return what is to be handed out for an event of the wire, if anything.
+    def events(self, block: str) -> Iterator[StreamEvent]:
+        """Hand out the events of a block one by one; what breaks the stream is kept in `broken`."""
+        try:
+            for sse in _parsed(block):
+                self.alive = True
+                event = self._accept(sse)
+                if event is not None:
+                    yield event
+                    if self.transcript.done:
+                        return
+        except Exception as error:  # noqa: BLE001  # whatever it is, it is translated
+            self.broken = _broken(self, error)
 
-        Raises:
-            Problem: It is an `error` event.
-            WireError: It is not the contract's.
-            Divergence: It does not continue what was handed out.
-        """
+    def _accept(self, sse: ServerSentEvent) -> StreamEvent | None:
+        """Return what is to be handed out for an event of the wire, if anything."""
         event = event_of(sse.event, sse.data)
         if isinstance(event, End):
             event = Done()
@@ -277,36 +304,50 @@ class _Problem(Exception):
         self.problem = problem
 
 
-async def _read(reading: Reading) -> AsyncGenerator[StreamEvent, None]:
-    """Open the stream, hand out its events, and open it again where it may be continued."""
+def _parsed(block: str) -> Iterator[ServerSentEvent]:
+    # An event with empty data is httpx-sse's echo of an id; none of this API's has any.
+    return (sse for sse in EventSource(cast("httpx.Response", _Block(block))).iter_sse() if sse.data)
+
+
+class _Block:
+    """Be a response with one block of text, for httpx-sse to read."""
+
+    headers: Final = {"content-type": "text/event-stream"}
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def iter_text(self) -> Iterator[str]:
+        """Give the text."""
+        return iter((self._text,))
+
+
+async def _read(reading: Reading) -> AsyncGenerator[Iterator[StreamEvent], None]:
+    """Open the stream, hand out its events block by block, and open it again where it may be continued."""
     transport, call = reading.transport, reading.call
     reading.started = True
     while True:
+        reading.broken = None
         opened = await transport.open(call)
         if isinstance(opened, Broken):
-            broken = opened
+            reading.broken = opened
         else:
-            source = EventSource(cast("httpx.Response", opened.text)).aiter_sse()
             try:
-                broken = cut_short()
-                async for sse in source:
-                    # An event with empty data is httpx-sse's echo of an id; none of this API's has any.
-                    if not sse.data:
-                        continue
-                    opened.clocks.note_event()
-                    event = reading.accept(sse)
-                    if event is not None:
-                        yield event
-                    if reading.transcript.done:
+                async for block in opened.text:
+                    yield reading.events(block)
+                    if reading.alive:
+                        opened.clocks.note_event()
+                    reading.alive = False
+                    if reading.broken or reading.transcript.done:
                         break
             except Exception as error:  # noqa: BLE001  # whatever it is, it is translated
-                broken = _broken(reading, error)
+                reading.broken = _broken(reading, error)
             finally:
-                await _finish(reading, opened, source)
+                await _finish(reading, opened)
         if reading.transcript.done:
             reading.ended = True
             return
-        await _again(reading, broken)
+        await _again(reading, reading.broken or cut_short())
 
 
 async def _again(reading: Reading, broken: Broken) -> None:
@@ -339,7 +380,7 @@ def _diverged(reading: Reading, divergence: Divergence) -> StreamDivergedError:
     )
 
 
-async def _finish(reading: Reading, opened: Opened, source: AsyncGenerator[ServerSentEvent, None]) -> None:
+async def _finish(reading: Reading, opened: Opened) -> None:
     """Close the connection, or read it to its end so that the next call uses it again."""
     done = reading.transcript.done
     if done is not None:
@@ -347,17 +388,16 @@ async def _finish(reading: Reading, opened: Opened, source: AsyncGenerator[Serve
         if done.credits_remaining is not None:
             reading.transport.seen.credits_remaining = done.credits_remaining
         with anyio.move_on_after(_DRAIN, shield=True):
-            await _drain(opened, source)
+            await _drain(opened)
     with anyio.CancelScope(shield=True):
-        await source.aclose()
         await opened.text.aclose()
 
 
-async def _drain(opened: Opened, source: AsyncGenerator[ServerSentEvent, None]) -> None:
+async def _drain(opened: Opened) -> None:
     opened.text.drain()
     try:
-        async for sse in source:
-            if sse.event == "done":
+        async for block in opened.text:
+            if any(sse.event == "done" for sse in _parsed(block)):
                 record(logging.WARNING, "ignored", field="a second done event")
     except Exception:  # noqa: BLE001  # the answer is whole; how its connection ends is no matter
         return

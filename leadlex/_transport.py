@@ -102,8 +102,8 @@ class Call(Generic[T]):
     @property
     def charged_now(self) -> Charged:
         """Say what is known if the call ended here."""
-        sent = self.attempts > 0 and (self.progress.started or not self.progress.traced)
-        return worse(self.charged, "unknown" if sent and self.operation.costs else "no")
+        sent = self.progress.may_have_acted and self.operation.costs
+        return worse(self.charged, "unknown" if sent else "no")
 
 
 @frozen
@@ -219,10 +219,11 @@ class Transport:
     # Heads ---------------------------------------------------------------------------------------------------------
 
     async def _head(self, call: Call[Any], clocks: Clocks) -> httpx.Response:
-        home = self.homes.here()
         call.meta, call.progress = None, Progress()
+        home = self.homes.here()
         call.attempts += 1
         request = self._request(call)
+        call.progress.handed_over = True
         response = await home.client.send(request, stream=True, auth=None, follow_redirects=False)
         # httpcore looks the read timeout up again for the body; until the head, Lexi may think.
         request.extensions["timeout"]["read"] = clocks.idle
@@ -320,7 +321,7 @@ class Transport:
         if isinstance(error, Rejected):
             return error.broken
         if self.homes.closed:
-            return Broken(Fault.LOST if call.progress.started else Fault.LOCAL, ClientClosedError())
+            return Broken(Fault.LOST if call.progress.may_have_acted else Fault.LOCAL, ClientClosedError())
         if isinstance(error, LeadLexError):
             return Broken(Fault.LOCAL, error)
         return self.translator.exception(error, call.progress, call.meta, streams=call.head_seen)

@@ -60,9 +60,7 @@ def stall(after_bytes: int = 0) -> Fault:
     return _broken(after_bytes, strike)
 
 
-def error_event(
-    code: str = "internal_error", message: str = "Something went wrong", after_bytes: int = 0
-) -> Fault:
+def error_event(code: str = "internal_error", message: str = "Something went wrong", after_bytes: int = 0) -> Fault:
     """End the stream with an `error` event, after the first whole event that reaches `after_bytes`."""
 
     async def strike(body: bytes, left: int, _scope: Scope, send: Send) -> None:

@@ -116,13 +116,9 @@ def _offer(ask: Ask, what: str, people: Sequence[Person]) -> Answer:
     name = ask.list_name(list_id) if "list_id" in ask.context else what
     names = [person.name for person in people]
     metadata = {"list_id": list_id, "list_name": name, "contacts": names, "count": len(names)}
-    action = Action(
-        "prospect_search", f"Find {_contacts(names)}: {what}", metadata, at_once="list_id" in ask.context
-    )
+    action = Action("prospect_search", f"Find {_contacts(names)}: {what}", metadata, at_once="list_id" in ask.context)
     outcome = f"Added {_contacts(names)} to {name}" if action.at_once else f"I found {_contacts(names)}"
-    request = (
-        f"Please approve this task, and I add them to a new list for {PRICES['prospect_search']} credits."
-    )
+    request = f"Please approve this task, and I add them to a new list for {PRICES['prospect_search']} credits."
     text = f"{outcome}, {what}:\n\n{_numbered(people)}" + ("" if action.at_once else f"\n\n{request}")
     return _found(people, text, action if people else None)
 
@@ -175,9 +171,7 @@ def _rewrite(ask: Ask) -> Answer | None:
     if "topic" not in ask.memory:
         return Answer("There is no email yet that I could rewrite. Ask me for a campaign first.")
     email = EMAILS[tone].format(topic=ask.memory["topic"])
-    return Answer(
-        f"Here is the email, more {tone}:\n\n{email}", "Rewriting the email...", revision={"email": email}
-    )
+    return Answer(f"Here is the email, more {tone}:\n\n{email}", "Rewriting the email...", revision={"email": email})
 
 
 def _pipeline(ask: Ask) -> Answer | None:

@@ -45,7 +45,7 @@ class Sandbox:
         OSError: from `start`: the port is taken.
     """
 
-    def __init__(  # noqa: PLR0913 - each is an option with a default
+    def __init__(
         self,
         path: str | PathLike[str] | None = None,
         *,

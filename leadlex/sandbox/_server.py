@@ -58,9 +58,7 @@ class Server:
         """
         self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
         state = ServerState()
-        server = await self._loop.create_server(
-            lambda: Connection(self._config, state, {}), sock=self._socket
-        )
+        server = await self._loop.create_server(lambda: Connection(self._config, state, {}), sock=self._socket)
         self._ready.set_result(None)
         await self._stopping.wait()
         server.close()

@@ -145,9 +145,7 @@ class Store:
 
     def add_task(self, kind: str, description: str, metadata: Row) -> str:
         """Propose a task and give its id."""
-        return self._insert(
-            "task", type=kind, description=description, metadata=metadata, created_at=stamp(now())
-        )
+        return self._insert("task", type=kind, description=description, metadata=metadata, created_at=stamp(now()))
 
     def task(self, task_id: str) -> Row | None:
         """Find one task."""

@@ -24,6 +24,4 @@ def http(sandbox: Sandbox) -> Iterator[httpx.Client]:
 
 def client_of(sandbox: Sandbox, key: str | None = None) -> httpx.Client:
     """Make a client of a sandbox, with the key of all permissions or another."""
-    return httpx.Client(
-        base_url=sandbox.url, headers={"Authorization": f"Bearer {key or sandbox.api_key}"}, timeout=10
-    )
+    return httpx.Client(base_url=sandbox.url, headers={"Authorization": f"Bearer {key or sandbox.api_key}"}, timeout=10)
