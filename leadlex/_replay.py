@@ -30,10 +30,10 @@ class Transcript:
     def __init__(self) -> None:
         self._pieces: list[str] = []
         self._blocks: list[str] = []
-        self.length = 0
+        self.length: int = 0
         self.thinking: list[str] = []
         self.tool_steps: list[ToolStep] = []
-        self.others = 0
+        self.others: int = 0
         self.conversation_id: str | None = None
         self.done: Done | None = None
 

@@ -26,7 +26,7 @@ from ._models import ChatReply
 from ._operations import Operation
 from ._replay import Divergence, Replay, Transcript
 from ._retry import Fault
-from ._transport import Opened, Transport
+from ._transport import Call, Opened, Transport
 from ._wire import End, WireError, WireProblem, event_of
 
 MAX_TEXT: Final = 64 << 20
@@ -204,11 +204,11 @@ class Reading:
 
     def __init__(self, transport: Transport, operation: Operation[None]) -> None:
         self.transport = transport
-        self.call = transport.begin(operation)
-        self.transcript = Transcript()
+        self.call: Call[None] = transport.begin(operation)
+        self.transcript: Transcript = Transcript()
         self.replay: Replay | None = None
         self.broken: Broken | None = None
-        self.half = ""
+        self.half: str = ""
         self.started = False
         self.alive = False
         self.closed = False
