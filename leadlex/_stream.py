@@ -244,7 +244,7 @@ class Reading:
     def events(self, block: str) -> Iterator[StreamEvent]:
         """Hand out the events of a block one by one; what breaks the stream is kept in `broken`."""
         try:
-            for sse in _parsed(block):
+            for sse in parsed(block):
                 self.alive = True
                 event = self._accept(sse)
                 if event is not None:
@@ -304,7 +304,8 @@ class _Problem(Exception):
         self.problem = problem
 
 
-def _parsed(block: str) -> Iterator[ServerSentEvent]:
+def parsed(block: str) -> Iterator[ServerSentEvent]:
+    """Read the events of a block of text."""
     # An event with empty data is httpx-sse's echo of an id; none of this API's has any.
     return (sse for sse in EventSource(cast("httpx.Response", _Block(block))).iter_sse() if sse.data)
 
@@ -397,7 +398,7 @@ async def _drain(opened: Opened) -> None:
     opened.text.drain()
     try:
         async for block in opened.text:
-            if any(sse.event == "done" for sse in _parsed(block)):
+            if any(sse.event == "done" for sse in parsed(block)):
                 record(logging.WARNING, "ignored", field="a second done event")
     except Exception:  # noqa: BLE001  # the answer is whole; how its connection ends is no matter
         return

@@ -2,17 +2,16 @@
 
 import functools
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, cast
+from typing import Any
 
 import httpx
-from httpx_sse import EventSource
 
 from leadlex import _operations
 from leadlex._body import Clocks, GuardedText
 from leadlex._config import Key, RetryPolicy, Settings, Timeout
 from leadlex._pool import homes_for
 from leadlex._retry import Progress, RetryQuota
-from leadlex._stream import AsyncChatStream, Reading
+from leadlex._stream import AsyncChatStream, Reading, parsed
 from leadlex._transport import Call, Seen, Time, Transport
 from tests.support.faces import API_KEY, drive
 
@@ -45,15 +44,14 @@ def response_of(pieces: Sequence[bytes], headers: dict[str, str] | None = None, 
     return httpx.Response(200, headers={**kind, **(headers or {})}, stream=Pieces(pieces, **broken))
 
 
-def decoded(pieces: Sequence[bytes], headers: dict[str, str] | None = None) -> list[tuple[str, str]]:
+def decoded(pieces: Sequence[bytes]) -> list[tuple[str, str]]:
     """Decode as the library does: httpx-sse behind the guard, events without data dropped."""
-    return drive(_decode(response_of(pieces, headers)))
+    return drive(_decode(response_of(pieces)))
 
 
 async def _decode(response: httpx.Response) -> list[tuple[str, str]]:
     text = GuardedText(response, Clocks(Timeout(), None, streams=True))
-    source = EventSource(cast("httpx.Response", text)).aiter_sse()
-    return [(sse.event, sse.data) async for sse in source if sse.data]
+    return [(sse.event, sse.data) async for block in text for sse in parsed(block)]
 
 
 class MemoryTransport(Transport):
