@@ -175,7 +175,7 @@ class AsyncChatStream:
     @property
     def charged(self) -> Charged:
         """Say whether it was charged, as an error would say it now."""
-        return "yes" if self._reading.transcript.done else self._reading.call.charged_now
+        return "yes" if self._reading.transcript.billed else self._reading.call.charged_now
 
     def __del__(self) -> None:
         # No I/O here: dropping the generator makes the loop close it, which frees the connection.
