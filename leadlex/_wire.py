@@ -238,7 +238,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _joined(reason: str) -> str:
-    return reason if reason.startswith((".", "[")) else f" {reason}"
+    return reason if reason.startswith((".", "[")) else f" {reason.removeprefix('it ')}"
 
 
 def field_of(value: Any, name: str) -> Any:  # noqa: ANN401  # JSON
@@ -297,7 +297,7 @@ def event_of(name: str, data: str) -> StreamEvent | WireProblem | End:
         WireError: A known event does not carry what the contract says.
     """
     hook = _EVENT_HOOKS.get(name)
-    if hook is None or data[0] == "[":
+    if hook is None or data.lstrip(" \t").startswith("["):
         return _rare_event(name, data)
     try:
         return hook(loads(data), None)  # type: ignore[no-any-return]  # cattrs gives what it was asked for
