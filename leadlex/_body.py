@@ -277,8 +277,8 @@ class LineGuard:
         pending = self._pending
         pending += data
         if len(pending) > self._allowed:
-            lines = bytes(pending).split(b"\n")
-            pending[:] = b"\n".join(line for line in lines if not line.startswith(b":") or line is lines[-1])
+            *lines, unfinished = bytes(pending).split(b"\n")
+            pending[:] = b"\n".join([*(line for line in lines if not line.startswith(b":")), unfinished])
             if len(pending) > MAX_EVENT:
                 raise Unusable(f"an event is larger than {MAX_EVENT >> 20} MiB")
             self._allowed = min(2 * len(pending), MAX_EVENT) + _PIECE  # doubling keeps the whole linear

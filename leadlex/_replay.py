@@ -69,6 +69,11 @@ class Transcript:
         """Tell whether anything was handed out."""
         return bool(self.length or self.thinking or self.tool_steps or self.others or self.done)
 
+    @property
+    def billed(self) -> bool:
+        """Tell whether the stream told of its charge; a bare `[DONE]` proves its end and no more."""
+        return self.done is not None and self.done != Done()
+
     def reply(self, conversation_id: str | None, meta: Meta | None) -> ChatReply:
         """Make the reply as far as it has come."""
         done = self.done or Done()

@@ -27,7 +27,7 @@ from ._operations import Operation
 from ._replay import Divergence, Replay, Transcript
 from ._retry import Fault
 from ._transport import Call, Opened, Transport
-from ._wire import End, WireError, WireProblem, event_of
+from ._wire import End, WireError, WireProblem, event_of, repaired
 
 MAX_TEXT: Final = 64 << 20
 """Characters of one reply, above which a server is not believed."""
@@ -76,17 +76,6 @@ class AsyncChatStream:
             for event in self._batch:
                 return event
             self._batch = await self._next_batch()
-
-    async def read_batch(self) -> list[StreamEvent]:
-        """Return the events that came together; none at the end. The sync face reads so."""
-        while True:
-            events = [*self._batch]
-            if events:
-                return events
-            try:
-                self._batch = await self._next_batch()
-            except StopAsyncIteration:
-                return []
 
     async def _next_batch(self) -> Iterator[StreamEvent]:
         if self._busy:
@@ -175,7 +164,7 @@ class AsyncChatStream:
     @property
     def charged(self) -> Charged:
         """Say whether it was charged, as an error would say it now."""
-        return "yes" if self._reading.transcript.done else self._reading.call.charged_now
+        return "yes" if self._reading.transcript.billed else self._reading.call.charged_now
 
     def __del__(self) -> None:
         # No I/O here: dropping the generator makes the loop close it, which frees the connection.
@@ -184,6 +173,16 @@ class AsyncChatStream:
             warnings.warn(
                 f"{self!r} was left before its end and never closed", ResourceWarning, source=self, stacklevel=1
             )
+
+
+async def read_batch(stream: AsyncChatStream) -> list[StreamEvent]:
+    """Return the events that came together; none at the end. The bridge reads so, to cross once for all of them."""
+    while not (events := [*stream._batch]):  # noqa: SLF001  # the same room
+        try:
+            stream._batch = await stream._next_batch()  # noqa: SLF001  # the same
+        except StopAsyncIteration:
+            break
+    return events
 
 
 class _Texts(AsyncIterator[str]):
@@ -244,30 +243,37 @@ class Reading:
     def events(self, block: str) -> Iterator[StreamEvent]:
         """Hand out the events of a block one by one; what breaks the stream is kept in `broken`."""
         try:
-            for sse in _parsed(block):
+            late = parsed(block)
+            for sse in late:
                 self.alive = True
-                event = self._accept(sse)
-                if event is not None:
-                    yield event
-                    if self.transcript.done:
-                        return
+                for event in self._meant(sse):
+                    fresh = self._fresh(event)
+                    if fresh is not None:
+                        yield fresh
+                if self.transcript.done:
+                    _note_second_done(late)
         except Exception as error:  # noqa: BLE001  # whatever it is, it is translated
             self.broken = _broken(self, error)
 
-    def _accept(self, sse: ServerSentEvent) -> StreamEvent | None:
-        """Return what is to be handed out for an event of the wire, if anything."""
+    def _fresh(self, event: StreamEvent) -> StreamEvent | None:
+        """Return what of an event is to be handed out, if anything."""
+        fresh = event if self.replay is None else self.replay.new_part(event)
+        if fresh is not None:
+            self._check(fresh)
+            self.transcript.add(fresh)
+        return fresh
+
+    def _meant(self, sse: ServerSentEvent) -> tuple[StreamEvent, ...]:
         event = event_of(sse.event, sse.data)
         if isinstance(event, End):
             event = Done()
         elif isinstance(event, WireProblem):
             raise _Problem(event)
         if type(event) is TextDelta:
-            event = self._whole_characters(event)
-        fresh = event if self.replay is None else self.replay.new_part(event)
-        if fresh is not None:
-            self._check(fresh)
-            self.transcript.add(fresh)
-        return fresh
+            return (self._whole_characters(event),)
+        if type(event) is Done and self.half:
+            return TextDelta(repaired(self.half)), event
+        return (event,)
 
     def _whole_characters(self, event: TextDelta) -> TextDelta:
         """Hold back half of a surrogate pair until its other half comes, and replace one that never will."""
@@ -275,7 +281,7 @@ class Reading:
         if text.isascii():
             return event
         self.half = text[-1] if "\ud800" <= text[-1] <= "\udbff" else ""
-        whole = _repaired(text[: len(text) - len(self.half)])
+        whole = repaired(text[: len(text) - len(self.half)])
         return event if whole == event.delta else evolve(event, delta=whole)
 
     def _check(self, event: StreamEvent) -> None:
@@ -288,14 +294,6 @@ class Reading:
             raise Unusable(f"its text is longer than {MAX_TEXT >> 20} Mi characters")
 
 
-def _repaired(text: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
-
-
 class _Problem(Exception):
     """Carry an `error` event to where the attempt ends."""
 
@@ -304,7 +302,8 @@ class _Problem(Exception):
         self.problem = problem
 
 
-def _parsed(block: str) -> Iterator[ServerSentEvent]:
+def parsed(block: str) -> Iterator[ServerSentEvent]:
+    """Read the events of a block of text."""
     # An event with empty data is httpx-sse's echo of an id; none of this API's has any.
     return (sse for sse in EventSource(cast("httpx.Response", _Block(block))).iter_sse() if sse.data)
 
@@ -397,7 +396,11 @@ async def _drain(opened: Opened) -> None:
     opened.text.drain()
     try:
         async for block in opened.text:
-            if any(sse.event == "done" for sse in _parsed(block)):
-                record(logging.WARNING, "ignored", field="a second done event")
+            _note_second_done(parsed(block))
     except Exception:  # noqa: BLE001  # the answer is whole; how its connection ends is no matter
         return
+
+
+def _note_second_done(late: Iterator[ServerSentEvent]) -> None:
+    if any(sse.event == "done" for sse in late):
+        record(logging.WARNING, "ignored", field="a second done event")
