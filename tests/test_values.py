@@ -286,7 +286,6 @@ def test_what_is_no_timestamp_is_refused(text: str) -> None:
         structure(Message, {"id": "m", "created_at": text})
 
 
-@pytest.mark.row("D20")
 @pytest.mark.parametrize(
     ("sent", "kept"),
     [(4840, 4840), (-3, -3), (0, 0), (2.5, None), ("4840", None), (True, None), ([], None), (None, None)],
@@ -318,7 +317,6 @@ HOSTILE = {
 }
 
 
-@pytest.mark.row("F17", "F18", "F19")
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
 def test_hostile_json_is_refused_plainly(text: str) -> None:
     """Depth, digits and numbers beyond all measure are one error of ours, without the text in it."""
@@ -329,7 +327,6 @@ def test_hostile_json_is_refused_plainly(text: str) -> None:
         event_of("text", text or "x")
 
 
-@pytest.mark.row("F20")
 def test_of_a_repeated_name_the_last_counts() -> None:
     """Two values under one name are no error; which one counts is documented."""
     assert event_of("text", '{"delta": "a", "delta": "b"}') == TextDelta("b")
@@ -415,7 +412,6 @@ def test_an_event_is_what_was_sent(name: str, data: str, event: object) -> None:
     assert event_of(name, data) == event
 
 
-@pytest.mark.row("F06", "F13", "F16")
 @pytest.mark.parametrize(
     ("name", "data", "said"),
     [
