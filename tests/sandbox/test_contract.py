@@ -30,7 +30,7 @@ def served() -> Iterator[Sandbox]:
 
 
 @SCHEMA.parametrize()
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 def test_answers_as_the_schema_says(case: Case[Any], served: Sandbox) -> None:
     """Every answer to a right or wrong request has a status, headers and a body of the schema."""
     body = cast("dict[str, Any]", case.body if isinstance(case.body, dict) else {})

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,7 @@ def test_stops_while_requests_run(fault: dict[str, Any] | None) -> None:
         assert time.monotonic() - begun < 5
         with pytest.raises(httpx.TransportError):
             running.result(timeout=5)
+    assert not sandbox.requests[0].disconnected
 
 
 def test_works_in_a_running_loop_and_from_other_threads() -> None:
@@ -181,9 +183,22 @@ def test_a_fault_of_its_own_is_a_500_and_logged(
     wait_until(lambda: "unforeseen" in caplog.text)
 
 
+def test_too_many_open_files_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What keeps the thread from serving comes out of start."""
+
+    def fail(coroutine: Coroutine[Any, Any, None]) -> None:
+        coroutine.close()
+        raise OSError("Too many open files")
+
+    monkeypatch.setattr(asyncio, "run", fail)
+    with pytest.raises(OSError, match="Too many"):
+        Sandbox().start()
+
+
 def test_is_silent(http: httpx.Client, caplog: pytest.LogCaptureFixture) -> None:
-    """Neither good nor garbled requests write to any log of the server."""
+    """Neither good nor garbled requests write to any log of the server, whose loggers stay as they were."""
     caplog.set_level(logging.DEBUG)
+    assert logging.getLogger("uvicorn.error").level == logging.NOTSET
     ask(http, "hello")
     with socket.create_connection((http.base_url.host, http.base_url.port or 0)) as raw:
         raw.sendall(b"garbage\r\n\r\n")
