@@ -42,7 +42,7 @@ class Sandbox:
 
     Raises:
         ValueError: `idempotency` is none of the three.
-        OSError: from `start`: the port is taken.
+        OSError: from `start`: the port is taken, or the file can't be used.
     """
 
     def __init__(
