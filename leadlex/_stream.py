@@ -16,8 +16,8 @@ import httpx
 from attrs import evolve
 from httpx_sse import EventSource, ServerSentEvent
 
-from ._body import Unusable
-from ._errors import LeadLexError, StreamBusyError, StreamDivergedError, StreamInterruptedError
+from ._body import GuardedText, Unusable
+from ._errors import ClientClosedError, LeadLexError, StreamBusyError, StreamDivergedError, StreamInterruptedError
 from ._events import Done, StreamEvent, TextDelta
 from ._faults import Broken, cut_short
 from ._log import record
@@ -126,7 +126,9 @@ class AsyncChatStream:
             await stream.aclose()
         """
         self._reading.closed = True
-        if not self._busy:
+        if self._busy:
+            await self._reading.interrupt()
+        else:
             await self._events.aclose()
 
     @property
@@ -189,6 +191,7 @@ class Reading:
         self.call = transport.begin(operation)
         self.transcript = Transcript()
         self.replay: Replay | None = None
+        self.text: GuardedText | None = None
         self.half = ""
         self.started = False
         self.closed = False
@@ -211,15 +214,26 @@ class Reading:
 
     def check_whole(self) -> None:
         """Refuse to let an end that was not proved look like one."""
-        if self.transcript.done:
-            return
-        if self.error is not None:
-            raise self.error
-        key = self.call.operation.idempotency_key or ""
-        error = StreamInterruptedError("The stream was closed or cancelled before its end.", key)
+        if not self.transcript.done:
+            raise self.error or self.unfinished()
+
+    def unfinished(self) -> LeadLexError:
+        """Say that the stream was closed before its end."""
+        if self.transport.homes.closed:
+            error: LeadLexError = ClientClosedError()
+        else:
+            key = self.call.operation.idempotency_key or ""
+            error = StreamInterruptedError("The stream was closed or cancelled before its end.", key)
         error.charged = self.call.charged_now
         error.partial = self.reply() if self.transcript.begun else None
-        raise error
+        return error
+
+    async def interrupt(self) -> None:
+        """End what another task waits for."""
+        if self.call.waits is not None:
+            self.call.waits.cancel()
+        elif self.text is not None:
+            await self.text.interrupt()
 
     def accept(self, sse: ServerSentEvent) -> StreamEvent | None:
         """Return what is to be handed out for an event of the wire, if anything.
@@ -286,6 +300,7 @@ async def _read(reading: Reading) -> AsyncGenerator[StreamEvent, None]:
         if isinstance(opened, Broken):
             broken = opened
         else:
+            reading.text = opened.text
             source = EventSource(cast("httpx.Response", opened.text)).aiter_sse()
             try:
                 broken = cut_short()
@@ -311,10 +326,12 @@ async def _read(reading: Reading) -> AsyncGenerator[StreamEvent, None]:
 
 async def _again(reading: Reading, broken: Broken) -> None:
     try:
+        if reading.closed:
+            raise reading.unfinished()
         await reading.transport.again(reading.call, broken, reading.transcript)
     except LeadLexError as error:
-        reading.ended, reading.error = True, error
-        raise
+        reading.ended, reading.error = True, reading.unfinished() if reading.closed else error
+        raise reading.error from error.__cause__
     reading.half = ""
     reading.replay = Replay(reading.transcript) if reading.transcript.begun else None
 
