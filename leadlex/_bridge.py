@@ -27,7 +27,7 @@ from anyio.lowlevel import EventLoopToken, current_token
 from ._errors import APIConnectionError, ClientClosedError, ConfigurationError, StreamBusyError, StreamInterruptedError
 from ._events import StreamEvent, TextDelta
 from ._pager import Batched
-from ._stream import AsyncChatStream
+from ._stream import AsyncChatStream, read_batch
 
 T = TypeVar("T")
 
@@ -165,7 +165,7 @@ class _Call(Generic[T]):
 
     def __init__(self, coroutine: Coroutine[Any, Any, T], *, outlasts: bool = True) -> None:
         self.thread: _LoopThread | None = None
-        self.ended = threading.Event()
+        self.ended: threading.Event = threading.Event()
         self._coroutine = coroutine
         self._outlasts = outlasts
         self._scope: anyio.CancelScope | None = None
@@ -351,9 +351,9 @@ class _Buffer:
     async def fill(self) -> None:
         """Read the stream to its end, pausing while the buffer is full."""
         try:
-            async for event in self.stream:
+            while events := await read_batch(self.stream):
                 if self._keeps:
-                    self.events.append(event)
+                    self.events.extend(events)
                     self.filled.set()
                 if len(self.events) >= BUFFER:
                     await self._wait_for_room()

@@ -289,8 +289,6 @@ class Home:
 
     def close_soon(self) -> None:
         """Close from another loop or thread; where the home's loop has ended there is nothing left to end."""
-        if self.is_dead:
-            return
         with suppress(RunFinishedError):
             self._token.backend_class.run_sync_soon(self._start_to_close, (), self._token.native_token)
 
@@ -344,8 +342,9 @@ class Homes:
     async def aclose(self) -> None:
         """Close what belongs to the running loop, and have other loops of this process close what is theirs."""
         self.closed = True
+        self._forget_the_dead()
         homes, self._homes = self._homes, {}
-        here = homes.pop(current_token().native_token, None)
+        here = homes.pop(current_token().native_token, None) if homes else None
         for home in homes.values():
             home.close_soon()
         if here is not None:
