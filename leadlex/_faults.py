@@ -20,6 +20,7 @@ from ._errors import (
     APIConnectionError,
     APIResponseError,
     APITimeoutError,
+    ClientClosedError,
     Clock,
     LeadLexError,
     PermissionDeniedError,
@@ -244,7 +245,7 @@ def cut_short() -> Broken:
 
 def interrupted(broken: Broken, idempotency_key: str) -> LeadLexError:
     """Return what a user is told when a stream that had begun broke off so."""
-    if broken.fault not in _INTERRUPTING:
+    if broken.fault not in _INTERRUPTING or isinstance(broken.error, ClientClosedError):
         return broken.error
     error = StreamInterruptedError(f"The answer broke off: {broken.error.problem}", idempotency_key)
     error.__cause__ = broken.error

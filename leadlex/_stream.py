@@ -16,8 +16,8 @@ import httpx
 from attrs import evolve
 from httpx_sse import EventSource, ServerSentEvent
 
-from ._body import Unusable
-from ._errors import LeadLexError, StreamBusyError, StreamDivergedError, StreamInterruptedError
+from ._body import GuardedText, Unusable
+from ._errors import ClientClosedError, LeadLexError, StreamBusyError, StreamDivergedError, StreamInterruptedError
 from ._events import Done, StreamEvent, TextDelta
 from ._faults import Broken, cut_short
 from ._log import record
@@ -133,7 +133,10 @@ class AsyncChatStream:
             await stream.aclose()
         """
         self._reading.closed = True
-        if not self._busy:
+        self._batch = iter(())
+        if self._busy:
+            await self._reading.interrupt()
+        else:
             await self._blocks.aclose()
 
     @property
@@ -207,6 +210,7 @@ class Reading:
         self.transcript: Transcript = Transcript()
         self.replay: Replay | None = None
         self.broken: Broken | None = None
+        self.text: GuardedText | None = None
         self.half: str = ""
         self.started = False
         self.alive = False
@@ -230,15 +234,26 @@ class Reading:
 
     def check_whole(self) -> None:
         """Refuse to let an end that was not proved look like one."""
-        if self.transcript.done:
-            return
-        if self.error is not None:
-            raise self.error
-        key = self.call.operation.idempotency_key or ""
-        error = StreamInterruptedError("The stream was closed or cancelled before its end.", key)
+        if not self.transcript.done:
+            raise self.error or self.unfinished()
+
+    def unfinished(self) -> LeadLexError:
+        """Say that the stream was closed before its end."""
+        if self.transport.homes.closed:
+            error: LeadLexError = ClientClosedError()
+        else:
+            key = self.call.operation.idempotency_key or ""
+            error = StreamInterruptedError("The stream was closed or cancelled before its end.", key)
         error.charged = self.call.charged_now
         error.partial = self.reply() if self.transcript.begun else None
-        raise error
+        return error
+
+    async def interrupt(self) -> None:
+        """End what another task waits for."""
+        if self.call.waits is not None:
+            self.call.waits.cancel()
+        elif self.text is not None:
+            await self.text.interrupt()
 
     def events(self, block: str) -> Iterator[StreamEvent]:
         """Hand out the events of a block one by one; what breaks the stream is kept in `broken`."""
@@ -331,6 +346,7 @@ async def _read(reading: Reading) -> AsyncGenerator[Iterator[StreamEvent], None]
         if isinstance(opened, Broken):
             reading.broken = opened
         else:
+            reading.text = opened.text
             try:
                 async for block in opened.text:
                     yield reading.events(block)
@@ -351,10 +367,12 @@ async def _read(reading: Reading) -> AsyncGenerator[Iterator[StreamEvent], None]
 
 async def _again(reading: Reading, broken: Broken) -> None:
     try:
+        if reading.closed:
+            raise reading.unfinished()
         await reading.transport.again(reading.call, broken, reading.transcript)
     except LeadLexError as error:
-        reading.ended, reading.error = True, error
-        raise
+        reading.ended, reading.error = True, reading.unfinished() if reading.closed else error
+        raise reading.error from error.__cause__
     reading.half = ""
     reading.replay = Replay(reading.transcript) if reading.transcript.begun else None
 
