@@ -188,6 +188,10 @@ class GuardedText:
                 data = await wait(source)
             except StopAsyncIteration:
                 break
+            except Exception:
+                # What breaks after the last byte of a `done` takes nothing away from the answer.
+                yield decode(self._lines.ending())
+                raise
             for piece in pieces(data):
                 yield decode(clean(piece))
             self._count_drain(data)
