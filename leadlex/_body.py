@@ -10,7 +10,7 @@ from __future__ import annotations
 import codecs
 import time
 import zlib
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from typing import Final
 
 import anyio
@@ -48,14 +48,18 @@ class Clocks:
 
     Args:
         timeout: The settings.
-        deadline: When `total` ends, on the monotonic clock.
+        deadline: When `total` ends, by `now`.
+        now: The clock of the call, which may go on while the machine is suspended.
         streams: Whether events are waited for.
     """
 
-    def __init__(self, timeout: Timeout, deadline: float | None, *, streams: bool) -> None:
+    def __init__(
+        self, timeout: Timeout, deadline: float | None, now: Callable[[], float], *, streams: bool
+    ) -> None:
         self.idle = timeout.idle
         self._event_idle = timeout.event_idle
         self._deadline = deadline
+        self._now = now
         self._clock: Clock = "first_event"
         self._left = timeout.first_event if streams else None
         self.waited = 0.0
@@ -67,7 +71,7 @@ class Clocks:
 
     def next_end(self) -> tuple[float, Clock]:
         """Return in how many seconds which clock runs out first."""
-        total = float("inf") if self._deadline is None else self._deadline - time.monotonic()
+        total = float("inf") if self._deadline is None else self._deadline - self._now()
         events = float("inf") if self._left is None else self._left - self.waited
         return (total, "total") if total < events else (events, self._clock)
 
