@@ -53,9 +53,7 @@ class Clocks:
         streams: Whether events are waited for.
     """
 
-    def __init__(
-        self, timeout: Timeout, deadline: float | None, now: Callable[[], float], *, streams: bool
-    ) -> None:
+    def __init__(self, timeout: Timeout, deadline: float | None, now: Callable[[], float], *, streams: bool) -> None:
         self.idle = timeout.idle
         self._event_idle = timeout.event_idle
         self._deadline = deadline
