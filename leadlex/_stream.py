@@ -76,8 +76,11 @@ class AsyncChatStream:
         self._busy = True
         try:
             return await self._events.__anext__()
-        except StopAsyncIteration:
-            self._reading.check_whole()
+        except BaseException as end:
+            # Whatever a generator raises, a cancellation too, it is over and has closed its connection.
+            self._reading.ended = True
+            if isinstance(end, StopAsyncIteration):
+                self._reading.check_whole()
             raise
         finally:
             self._busy = False
@@ -304,7 +307,6 @@ async def _read(reading: Reading) -> AsyncGenerator[StreamEvent, None]:
             finally:
                 await _finish(reading, opened, source)
         if reading.transcript.done:
-            reading.ended = True
             return
         await _again(reading, broken)
 
@@ -313,7 +315,7 @@ async def _again(reading: Reading, broken: Broken) -> None:
     try:
         await reading.transport.again(reading.call, broken, reading.transcript)
     except LeadLexError as error:
-        reading.ended, reading.error = True, error
+        reading.error = error
         raise
     reading.half = ""
     reading.replay = Replay(reading.transcript) if reading.transcript.begun else None
