@@ -165,7 +165,10 @@ class AsyncChatStream:
     def __del__(self) -> None:
         # No I/O here: dropping the generator makes the loop close it, which frees the connection.
         reading = getattr(self, "_reading", None)
-        if reading is not None and reading.abandoned:
+        if reading is None:
+            return
+        abandoned, reading.closed = reading.abandoned, True
+        if abandoned:
             warnings.warn(
                 f"{self!r} was left before its end and never closed", ResourceWarning, source=self, stacklevel=1
             )

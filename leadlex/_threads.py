@@ -5,7 +5,6 @@ Rule: a thread adds the id and nothing else; every call is the client's.
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Mapping
 from typing import Any
 
@@ -40,7 +39,7 @@ class AsyncThread:
         self._conversation_id = conversation_id
         self._context = context
         self._calling = False
-        self._first: weakref.ref[Reading] | None = None
+        self._first: Reading | None = None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._conversation_id or 'not begun'}>"
@@ -48,9 +47,8 @@ class AsyncThread:
     @property
     def conversation_id(self) -> str | None:
         """Give the conversation's id, once it is known."""
-        reading = None if self._first is None else self._first()
-        if self._conversation_id is None and reading is not None:
-            self._conversation_id = reading.conversation_id
+        if self._conversation_id is None and self._first is not None:
+            self._conversation_id = self._first.conversation_id
         return self._conversation_id
 
     async def chat(self, message: str) -> ChatReply:
@@ -93,7 +91,7 @@ class AsyncThread:
         finally:
             del message  # as in chat
         reading = Reading(self._transport, operation)
-        self._first = weakref.ref(reading)
+        self._first = reading if operation.conversation_id is None else None
         return AsyncChatStream(reading)
 
     async def history(self, *, include_tool_steps: bool = False, limit: int = 200) -> list[Message]:
@@ -115,8 +113,7 @@ class AsyncThread:
     def _free_id(self) -> str | None:
         """Return the id to go on with, or refuse to begin a second conversation beside the first."""
         known = self.conversation_id
-        reading = None if self._first is None else self._first()
-        under_way = reading is not None and not (reading.ended or reading.closed)
+        under_way = self._first is not None and not (self._first.ended or self._first.closed)
         if known is None and (self._calling or under_way):
             raise StreamBusyError("This thread, whose conversation has no id yet,")
         return known
