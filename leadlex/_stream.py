@@ -290,7 +290,7 @@ async def _read(reading: Reading) -> AsyncGenerator[StreamEvent, None]:
     while True:
         opened = await transport.open(call)
         if isinstance(opened, Broken):
-            broken = opened
+            broken = _unopened(reading, opened)
         else:
             source = EventSource(cast("httpx.Response", opened.text)).aiter_sse()
             try:
@@ -331,6 +331,15 @@ def _broken(reading: Reading, error: Exception) -> Broken:
     if isinstance(error, Divergence):
         return Broken(Fault.PAYLOAD, _diverged(reading, error))
     return transport.broken(call, error)
+
+
+def _unopened(reading: Reading, broken: Broken) -> Broken:
+    """Say of a replay that is no stream at all that it does not continue what was handed out."""
+    if broken.fault is not Fault.PAYLOAD or not reading.transcript.begun:
+        return broken
+    error = _diverged(reading, Divergence("it is not an event stream", ""))
+    error.__cause__ = broken.error
+    return Broken(Fault.PAYLOAD, error)
 
 
 def _diverged(reading: Reading, divergence: Divergence) -> StreamDivergedError:
