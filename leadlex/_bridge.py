@@ -397,17 +397,25 @@ class Pump(Iterator[StreamEvent]):
 
     def finish(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Read what is left, then run a coroutine that needs the stream at its end."""
-        if self._task is None:
+        if not self._reader.acquire(blocking=False):
+            coroutine.close()
+            raise StreamBusyError
+        try:
+            self._skip_to_end(coroutine)
             return self._bridge.call(coroutine)
-        if self._thread is not None:
-            self._thread.soon(self._buffer.skip)
+        finally:
+            self._reader.release()
+
+    def _skip_to_end(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+        if self._task is None or self._thread is None:
+            return
+        self._thread.soon(self._buffer.skip)
         try:
             _wait(self._task.ended)
         except BaseException:
             coroutine.close()
             self.close()
             raise
-        return self._bridge.call(coroutine)
 
     def close(self) -> None:
         """Stop reading and free the connection; closing twice is fine."""
