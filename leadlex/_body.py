@@ -210,6 +210,10 @@ class GuardedText:
             if self._drained > MAX_DRAIN:
                 raise Unusable("it goes on after its end")
 
+    async def hang_up(self) -> None:
+        """Close the connection under a task that reads from it."""
+        await close(self._response)
+
     async def aclose(self) -> None:
         """Close the response: its connection is used again if the body was read to its end."""
         await self._text.aclose()

@@ -121,7 +121,7 @@ class AsyncChatStream:
         return self.reply
 
     async def aclose(self) -> None:
-        """Stop reading and free the connection; closing twice is fine.
+        """Stop reading and free the connection; closing twice is fine, and so is closing while another task reads.
 
         Example:
             stream = lexi.stream_chat("Summarize my pipeline")
@@ -129,7 +129,9 @@ class AsyncChatStream:
             await stream.aclose()
         """
         self._reading.closed = True
-        if not self._busy:
+        if self._busy:
+            await self._reading.interrupt()
+        else:
             await self._events.aclose()
 
     @property
@@ -193,6 +195,7 @@ class Reading:
     def __init__(self, transport: Transport, operation: Operation[None]) -> None:
         self.transport = transport
         self.call = transport.begin(operation)
+        self.opened: Opened | None = None
         self.transcript = Transcript()
         self.replay: Replay | None = None
         self.half = ""
@@ -210,6 +213,13 @@ class Reading:
     def abandoned(self) -> bool:
         """Tell whether a connection may be left open."""
         return self.started and not (self.closed or self.ended)
+
+    async def interrupt(self) -> None:
+        """End another task's wait for the next event: for a head, between two attempts, or for bytes."""
+        if self.call.waiting is not None:
+            self.call.waiting.cancel()
+        if self.opened is not None:
+            await self.opened.text.hang_up()
 
     def reply(self) -> ChatReply:
         """Make the reply so far."""
@@ -292,6 +302,7 @@ async def _read(reading: Reading) -> AsyncGenerator[StreamEvent, None]:
         if isinstance(opened, Broken):
             broken = _unopened(reading, opened)
         else:
+            reading.opened = opened
             source = EventSource(cast("httpx.Response", opened.text)).aiter_sse()
             try:
                 broken = cut_short()
@@ -316,10 +327,13 @@ async def _read(reading: Reading) -> AsyncGenerator[StreamEvent, None]:
 
 async def _again(reading: Reading, broken: Broken) -> None:
     try:
-        await reading.transport.again(reading.call, broken, reading.transcript)
+        if not reading.closed:
+            await reading.transport.again(reading.call, broken, reading.transcript)
     except LeadLexError as error:
         reading.error = error
         raise
+    if reading.closed:
+        reading.check_whole()
     reading.half = ""
     reading.replay = Replay(reading.transcript) if reading.transcript.begun else None
 

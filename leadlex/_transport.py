@@ -98,6 +98,7 @@ class Call(Generic[T]):
     head_seen: bool = False
     meta: Meta | None = field(default=None, repr=False)
     progress: Progress = field(factory=Progress, repr=False)
+    waiting: anyio.CancelScope | None = field(default=None, repr=False)
 
     @property
     def charged_now(self) -> Charged:
@@ -195,7 +196,7 @@ class Transport:
         seconds, clock = clocks.next_end()
         began = self.time.now()
         try:
-            with anyio.move_on_after(max(0.0, seconds)):
+            with anyio.move_on_after(max(0.0, seconds)) as call.waiting:
                 response = await self._head(call, clocks)
                 clocks.waited = self.time.now() - began
                 return await self._opened(call, response, clocks)
@@ -339,7 +340,8 @@ class Transport:
         self._record(call, broken, delay)
         if delay is None:
             self.fail(call, broken, handed_out)
-        await self.time.sleep(delay, self.homes.here())
+        with anyio.CancelScope() as call.waiting:
+            await self.time.sleep(delay, self.homes.here())
         if self.homes.closed:
             self.fail(call, Broken(broken.fault, ClientClosedError()), handed_out)
         if too_late(self.settings.policy, self.time.now(), 0.0, call.first_failure, call.deadline, call.began):
