@@ -65,7 +65,7 @@ class _LoopThread:
     """
 
     def __init__(self, aclose: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        self.process = os.getpid()
+        self.process: int = os.getpid()
         self.portal: BlockingPortal | None = None
         self._aclose = aclose
         self._ready = threading.Event()
@@ -136,7 +136,7 @@ class _Call(Generic[T]):
         self._cancelled = False
         self._error: BaseException | None = None
         self._value: list[T] = []
-        self.ended = threading.Event()
+        self.ended: threading.Event = threading.Event()
 
     async def run(self) -> None:
         """Await the coroutine, in the loop."""
@@ -292,9 +292,9 @@ class _Buffer:
     async def fill(self) -> None:
         """Read the stream to its end, pausing while the buffer is full."""
         try:
-            async for event in self.stream:
+            while events := await self.stream.read_batch():
                 if self.keeps:
-                    self.events.append(event)
+                    self.events.extend(events)
                     self.filled.set()
                 if len(self.events) >= BUFFER:
                     await self._wait_for_room()

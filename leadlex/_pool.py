@@ -234,7 +234,7 @@ class Home:
     def __init__(self, client: httpx.AsyncClient, token: EventLoopToken) -> None:
         self.client = client
         self.token = token
-        self.closing = anyio.Event()
+        self.closing: anyio.Event = anyio.Event()
 
 
 class Homes:
@@ -249,7 +249,7 @@ class Homes:
         self._make = make
         self._owned = owned
         self._homes: dict[tuple[int, object], Home] = {}
-        self.closed = False
+        self.closed: bool = False
 
     def here(self) -> Home:
         """Return the home of the running loop.

@@ -335,7 +335,7 @@ class RetryQuota:
     THROTTLE_COST: Final = 5
 
     def __init__(self) -> None:
-        self.level = self.CAPACITY
+        self.level: int = self.CAPACITY
         self._lock = threading.Lock()
 
     def take(self, fault: Fault) -> int:

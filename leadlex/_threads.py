@@ -5,6 +5,7 @@ Rule: a thread adds the id and nothing else; every call is the client's.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ from . import _operations
 from ._errors import StreamBusyError
 from ._models import ChatReply, Message
 from ._operations import Operation
+from ._replay import Transcript
 from ._stream import AsyncChatStream, Reading
 from ._transport import Transport, new_idempotency_key
 
@@ -39,7 +41,8 @@ class AsyncThread:
         self._conversation_id = conversation_id
         self._context = context
         self._calling = False
-        self._first: Reading | None = None
+        self._first: weakref.ref[Reading] | None = None
+        self._transcript: Transcript | None = None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._conversation_id or 'not begun'}>"
@@ -47,8 +50,8 @@ class AsyncThread:
     @property
     def conversation_id(self) -> str | None:
         """Give the conversation's id, once it is known."""
-        if self._conversation_id is None and self._first is not None:
-            self._conversation_id = self._first.conversation_id
+        if self._conversation_id is None and self._transcript is not None:
+            self._conversation_id = self._transcript.conversation_id
         return self._conversation_id
 
     async def chat(self, message: str) -> ChatReply:
@@ -91,7 +94,8 @@ class AsyncThread:
         finally:
             del message  # as in chat
         reading = Reading(self._transport, operation)
-        self._first = reading if operation.conversation_id is None else None
+        # The transcript outlives the stream, which may be dropped before anybody asks for the id.
+        self._first, self._transcript = weakref.ref(reading), reading.transcript
         return AsyncChatStream(reading)
 
     async def history(self, *, include_tool_steps: bool = False, limit: int = 200) -> list[Message]:
@@ -113,7 +117,8 @@ class AsyncThread:
     def _free_id(self) -> str | None:
         """Return the id to go on with, or refuse to begin a second conversation beside the first."""
         known = self.conversation_id
-        under_way = self._first is not None and not (self._first.ended or self._first.closed)
+        reading = None if self._first is None else self._first()
+        under_way = reading is not None and not (reading.ended or reading.closed)
         if known is None and (self._calling or under_way):
             raise StreamBusyError("This thread, whose conversation has no id yet,")
         return known

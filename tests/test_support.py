@@ -4,6 +4,7 @@ import contextlib
 import functools
 import json
 import re
+import resource
 import socket
 import ssl
 import threading
@@ -42,6 +43,9 @@ BOTH = pytest.mark.parametrize("make", [ScriptedServer, ServerProcess])
 Server = ScriptedServer | ServerProcess
 STREAM = "/v1/lexi/chat/stream"
 CHAT = "/v1/lexi/chat"
+
+#: httpx loads every authority of the machine for each client without one of these.
+NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 def hello(connection: Connection) -> None:
@@ -89,6 +93,17 @@ def ask(server: Server, path: str = "/", body: bytes = b"") -> bytes:
     with dial(server) as client:
         client.sendall(b"POST %b HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % (path.encode(), len(body)) + body)
         return read_all(client)
+
+
+@contextlib.contextmanager
+def most_descriptors(count: int) -> Generator[None]:
+    """Let this process have no descriptor from this number on."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (count, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 class TestAnswers:
@@ -357,6 +372,14 @@ class TestServer:
         for client in clients:
             client.close()
 
+    def test_out_of_descriptors(self) -> None:
+        """A server that ran out of descriptors serves on when there are some again."""
+        with ScriptedServer(hello) as server:
+            with socket.socket() as client, most_descriptors(client.fileno() + 1):
+                client.connect(("127.0.0.1", server.port))
+                time.sleep(0.05)
+            assert ask(server).startswith(b"HTTP/1.1 200")
+
     def test_same_port_again(self) -> None:
         """A server can come back on its port."""
         with ScriptedServer(hello) as first:
@@ -401,6 +424,14 @@ class TestProcess:
             assert client.recv(1) == b""
             assert len(server.requests) == 1
 
+    def test_entries_are_there_with_the_answer(self) -> None:
+        """What the process saw is there as soon as its answer is, large bodies too."""
+        with ServerProcess(LexiScript()) as server, httpx.Client(base_url=server.url) as client:
+            for number in range(1, 51):
+                client.post(CHAT, json={"message": "x" * 4000 * number})
+                assert len(server.requests) == number
+                assert server.ledger.credits == number
+
     def test_pause(self) -> None:
         """A paused server answers nobody until it goes on; it can be stopped while paused."""
         with ServerProcess(hello) as server:
@@ -410,6 +441,13 @@ class TestProcess:
             server.resume()
             assert httpx.get(server.url).json() == {"hello": "you"}
             server.pause()
+
+    def test_start_fails(self, capfd: pytest.CaptureFixture[str]) -> None:
+        """A process that can't start says so, on a port in use for example."""
+        with ScriptedServer(hello) as first:
+            with pytest.raises(AssertionError, match="did not start"):
+                ServerProcess(hello, port=first.port).start()
+            assert "in use" in capfd.readouterr().err
 
     def test_lexi(self) -> None:
         """A whole Lexi travels to the process, and its ledger comes back."""
@@ -512,14 +550,18 @@ class TestTLS:
                 read_all(below)
 
 
-def stream(server: Server, message: str = "Hi", key: str | None = "k1", client: Any = httpx) -> bytes:
-    """Read a stream with httpx up to where it ends or breaks."""
+def stream(server: Server, message: str = "Hi", key: str | None = "k1") -> bytes:
+    """Read a stream over a connection of its own, up to where it ends or breaks."""
+    with httpx.Client(verify=NO_TLS, timeout=0.3) as client:
+        return stream_with(client, server, message, key)
+
+
+def stream_with(client: httpx.Client, server: Server, message: str, key: str | None) -> bytes:
+    """Read a stream; the name of the error that broke it is put behind it."""
     headers = {} if key is None else {"Idempotency-Key": key}
     body = b""
     try:
-        with client.stream(
-            "POST", server.url + STREAM, json={"message": message}, headers=headers, timeout=0.3
-        ) as reply:
+        with client.stream("POST", server.url + STREAM, json={"message": message}, headers=headers) as reply:
             if reply.status_code != 200:
                 return b"%d" % reply.status_code
             for data in reply.iter_raw():
@@ -561,7 +603,7 @@ class TestLexi:
     def test_stream(self, framing: Framing) -> None:
         """A stream is the capture to the byte, however it is framed, and keeps its connection if it can."""
         with ScriptedServer(LexiScript(framing=framing, sizes=(1,))) as server, httpx.Client() as client:
-            assert [stream(server, key=None, client=client) for _ in range(2)] == [CAPTURE] * 2
+            assert [stream_with(client, server, "Hi", None) for _ in range(2)] == [CAPTURE] * 2
             assert server.connections == (2 if framing == "close" else 1)
             assert server.ledger.by_call == {"Hi": 2}
 
@@ -683,7 +725,11 @@ class TestLexi:
 def test_many_clients() -> None:
     """Fifty streams at a time are no trouble."""
     with ScriptedServer(LexiScript()) as server:
-        read = functools.partial(stream, server)
+
+        def read(message: str, key: str) -> None:
+            with httpx.Client(verify=NO_TLS) as client:
+                assert stream_with(client, server, message, key) == CAPTURE
+
         threads = [threading.Thread(target=read, args=(f"call {number}", f"k{number}")) for number in range(50)]
         for thread in threads:
             thread.start()
