@@ -169,7 +169,7 @@ class Transport:
         return Call(operation, now, None if total is None else now + total)
 
     async def _attempt(self, call: Call[T]) -> T | Broken:
-        clocks = Clocks(self.settings.timeout, call.deadline, streams=False)
+        clocks = Clocks(self.settings.timeout, call.deadline, self.time.now, streams=False)
         call.meta, call.progress = None, Progress()
         try:
             with self._waiting(call), anyio.move_on_after(clocks.next_end()[0]):
@@ -199,7 +199,7 @@ class Transport:
 
     async def open(self, call: Call[Any]) -> Opened | Broken:
         """Make one attempt to begin a stream; the caller closes what is opened."""
-        clocks = Clocks(self.settings.timeout, call.deadline, streams=True)
+        clocks = Clocks(self.settings.timeout, call.deadline, self.time.now, streams=True)
         seconds, clock = clocks.next_end()
         began = self.time.now()
         call.meta, call.progress = None, Progress()
