@@ -153,7 +153,8 @@ class Translator:
         return self.timeout.total_of(streams=False) if clock == "total" else getattr(self.timeout, clock)
 
     def _reason(self, error: Exception) -> str:
-        text = str(error) or type(error).__name__
+        # What httpcore wraps without words has them at the root: "Connection reset by peer".
+        text = str(error) or next(filter(None, map(str, reversed(list(_chain(error))))), type(error).__name__)
         return printable(self.key.masked(text), _SHOWN).rstrip(".")
 
 
@@ -198,10 +199,19 @@ def _sharpened(fault: Fault, error: Exception) -> Fault:
     reasons = list(_chain(error))
     if any(isinstance(reason, socket.gaierror) for reason in reasons):
         return Fault.NAME
-    # A handshake that was cut may go well the next time; one that was refused will not.
-    cut = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
-    refused = any(isinstance(reason, ssl.SSLError) and not isinstance(reason, cut) for reason in reasons)
+    refused = any(isinstance(reason, ssl.SSLError) and not isinstance(reason, _CUT) for reason in reasons)
     return Fault.CERTIFICATE if refused else fault
+
+
+# A handshake that was cut may go well the next time; one that was refused will not. The two that ask for more bytes
+# stand in the chain of a handshake that was reset.
+_CUT: Final = (
+    ssl.SSLEOFError,
+    ssl.SSLZeroReturnError,
+    ssl.SSLSyscallError,
+    ssl.SSLWantReadError,
+    ssl.SSLWantWriteError,
+)
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
