@@ -26,11 +26,11 @@ from tests.support.tls import Identity
 _PEER_LEFT = getattr(select, "POLLRDHUP", 0)
 
 
-class ClientLeft(Exception):  # noqa: N818 - an event that ends a script, no error of it
+class ClientLeft(Exception):
     """The client closed its side, or reset the connection."""
 
 
-class Stopped(Exception):  # noqa: N818 - the same
+class Stopped(Exception):
     """The server is being stopped."""
 
 
@@ -71,6 +71,12 @@ class Connection:
         while len(self._received) < count:
             self._read(count - len(self._received))
         return self._take(count)
+
+    def receive_some(self) -> bytes:
+        """Receive what there is, at least a byte."""
+        if not self._received:
+            self._read()
+        return self._take(len(self._received))
 
     def receive_head(self) -> Request:
         """Receive a request's head only and put it on record; the body stays unread."""
