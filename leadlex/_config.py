@@ -296,7 +296,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-_OURS = frozenset({"authorization", "host", "content-length", "transfer-encoding", "idempotency-key", "cookie"})
+_OURS = frozenset({"authorization", "host", "content-length", "transfer-encoding", "idempotency-key"})
 
 
 def headers_of(value: object) -> tuple[tuple[str, str], ...]:

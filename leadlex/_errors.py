@@ -204,7 +204,7 @@ class StreamDivergedError(StreamInterruptedError):
         super().__init__(f"The answer broke off and its continuation differs: {why}.", idempotency_key)
         self.delivered = delivered
         self.replayed_prefix = replayed_prefix
-        self.common_len = _common_length(delivered, replayed_prefix)
+        self.common_len: int = _common_length(delivered, replayed_prefix)
         self.conversation_ids = conversation_ids
 
     @property

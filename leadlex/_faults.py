@@ -20,6 +20,7 @@ from ._errors import (
     APIConnectionError,
     APIResponseError,
     APITimeoutError,
+    ClientClosedError,
     Clock,
     LeadLexError,
     PermissionDeniedError,
@@ -160,6 +161,7 @@ class Translator:
 
 _BROKE: Final = "The connection to LeadLex broke before the answer was whole"
 _SAID: Final = {
+    Fault.LOCAL: "The request could not be made",
     Fault.NAME: "LeadLex's host name could not be found",
     Fault.CONNECT: "LeadLex could not be reached",
     Fault.PROXY: "The proxy refused to connect to LeadLex",
@@ -261,7 +263,7 @@ def cut_short() -> Broken:
 
 def interrupted(broken: Broken, idempotency_key: str) -> LeadLexError:
     """Return what a user is told when a stream that had begun broke off so."""
-    if broken.fault not in _INTERRUPTING:
+    if broken.fault not in _INTERRUPTING or isinstance(broken.error, ClientClosedError):
         return broken.error
     error = StreamInterruptedError(f"The answer broke off: {broken.error.problem}", idempotency_key)
     error.__cause__ = broken.error

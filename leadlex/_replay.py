@@ -30,10 +30,10 @@ class Transcript:
     def __init__(self) -> None:
         self._pieces: list[str] = []
         self._blocks: list[str] = []
-        self.length = 0
+        self.length: int = 0
         self.thinking: list[str] = []
         self.tool_steps: list[ToolStep] = []
-        self.others = 0
+        self.others: int = 0
         self.conversation_id: str | None = None
         self.done: Done | None = None
 
@@ -68,6 +68,11 @@ class Transcript:
     def begun(self) -> bool:
         """Tell whether anything was handed out."""
         return bool(self.length or self.thinking or self.tool_steps or self.others or self.done)
+
+    @property
+    def billed(self) -> bool:
+        """Tell whether the stream told of its charge; a bare `[DONE]` proves its end and no more."""
+        return self.done is not None and self.done != Done()
 
     def reply(self, conversation_id: str | None, meta: Meta | None) -> ChatReply:
         """Make the reply as far as it has come."""

@@ -155,6 +155,7 @@ class Progress:
     Source: https://www.encode.io/httpcore/extensions/ ("trace").
     """
 
+    handed_over: bool = False
     traced: bool = False
     connect_failed: bool = False
     started: bool = False
@@ -193,8 +194,15 @@ class Progress:
             self.proxy_status = status
 
     @property
+    def may_have_acted(self) -> bool:
+        """Tell whether the service may have read the request: without a trace, from the moment it was handed over."""
+        return self.handed_over and (self.started or not self.traced)
+
+    @property
     def fault(self) -> Fault:
         """Name the fault of an attempt that ended without an answer."""
+        if not self.handed_over:
+            return Fault.LOCAL
         if self.pool_failed:
             return Fault.POOL
         if self.started or not self.traced:
@@ -331,7 +339,7 @@ class RetryQuota:
     THROTTLE_COST: Final = 5
 
     def __init__(self) -> None:
-        self.level = self.CAPACITY
+        self.level: int = self.CAPACITY
         self._lock = threading.Lock()
 
     def take(self, fault: Fault) -> int:

@@ -575,10 +575,10 @@ class Pager(Generic[T]):
         return self._bridge.call(self._wrapped.first_page())
 
     def collect(self, limit: int | None = None) -> list[T]:
-        """Return the items as a list.
+        """Return the items as a list, asking for up to 8 pages side by side.
 
         Args:
-            limit: How many at most; only the pages that are needed are asked for.
+            limit: How many at most; only the pages needed are asked for, and never more than the quota has left.
 
         Example:
             newest = lexi.conversations().collect(limit=20)

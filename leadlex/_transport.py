@@ -10,7 +10,9 @@ import logging
 import random
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any, Final, Generic, NoReturn, TypeVar
 
 import anyio
@@ -24,7 +26,7 @@ from ._faults import Broken, Rejected, Translator, interrupted, without_tracebac
 from ._log import record
 from ._meta import Charged, Meta, RateLimit
 from ._operations import Operation
-from ._pool import Home, Homes
+from ._pool import Homes
 from ._replay import Transcript
 from ._retry import (
     Fault,
@@ -68,10 +70,9 @@ class Time:
         """Return a number from 0 to 1."""
         return random.random()  # noqa: S311  # spreads retries, guards nothing
 
-    async def sleep(self, seconds: float, home: Home) -> None:
-        """Wait, or end early when the client is closed."""
-        with anyio.move_on_after(seconds):
-            await home.closing.wait()
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
+        await anyio.sleep(seconds)
 
 
 @define
@@ -97,13 +98,14 @@ class Call(Generic[T]):
     charged: Charged = "no"
     head_seen: bool = False
     meta: Meta | None = field(default=None, repr=False)
+    waits: anyio.CancelScope | None = field(default=None, repr=False)
     progress: Progress = field(factory=Progress, repr=False)
 
     @property
     def charged_now(self) -> Charged:
         """Say what is known if the call ended here."""
-        sent = self.attempts > 0 and (self.progress.started or not self.progress.traced)
-        return worse(self.charged, "unknown" if sent and self.operation.costs else "no")
+        sent = self.progress.may_have_acted and self.operation.costs
+        return worse(self.charged, "unknown" if sent else "no")
 
 
 @frozen
@@ -112,6 +114,11 @@ class Opened:
 
     text: GuardedText
     clocks: Clocks
+
+
+@lru_cache(maxsize=16)
+def _parsed(url: str) -> httpx.URL:
+    return httpx.URL(url)
 
 
 class Transport:
@@ -131,7 +138,7 @@ class Transport:
         self.seen = seen
         self.quota = quota
         self.time = time
-        self.translator = Translator(settings.key, settings.timeout, settings.address)
+        self.translator: Translator = Translator(settings.key, settings.timeout, settings.address)
 
     def __repr__(self) -> str:
         return f"<Transport to {self.settings.base_url}>"
@@ -163,8 +170,9 @@ class Transport:
 
     async def _attempt(self, call: Call[T]) -> T | Broken:
         clocks = Clocks(self.settings.timeout, call.deadline, streams=False)
+        call.meta, call.progress = None, Progress()
         try:
-            with anyio.move_on_after(clocks.next_end()[0]):
+            with self._waiting(call), anyio.move_on_after(clocks.next_end()[0]):
                 response = await self._head(call, clocks)
                 try:
                     return await self._answer(call, response, clocks)
@@ -194,8 +202,9 @@ class Transport:
         clocks = Clocks(self.settings.timeout, call.deadline, streams=True)
         seconds, clock = clocks.next_end()
         began = self.time.now()
+        call.meta, call.progress = None, Progress()
         try:
-            with anyio.move_on_after(max(0.0, seconds)):
+            with self._waiting(call), anyio.move_on_after(max(0.0, seconds)):
                 response = await self._head(call, clocks)
                 clocks.waited = self.time.now() - began
                 return await self._opened(call, response, clocks)
@@ -218,12 +227,23 @@ class Transport:
 
     # Heads ---------------------------------------------------------------------------------------------------------
 
+    @contextmanager
+    def _waiting(self, call: Call[Any]) -> Iterator[None]:
+        """Let what is awaited in the block be ended by closing the client, or through the call."""
+        with self.homes.here().waiting() as scope:
+            call.waits = scope
+            try:
+                yield
+            finally:
+                call.waits = None
+
     async def _head(self, call: Call[Any], clocks: Clocks) -> httpx.Response:
         home = self.homes.here()
-        call.meta, call.progress = None, Progress()
         call.attempts += 1
         request = self._request(call)
+        call.progress.handed_over = True
         response = await home.client.send(request, stream=True, auth=None, follow_redirects=False)
+        home.responses.add(response)
         # httpcore looks the read timeout up again for the body; until the head, Lexi may think.
         request.extensions["timeout"]["read"] = clocks.idle
         return response
@@ -237,28 +257,31 @@ class Transport:
         times = {"connect": timeout.connect, "write": timeout.write, "pool": timeout.pool, "read": None}
         return httpx.Request(
             call.operation.method,
-            self.settings.base_url + call.operation.target,
+            self._url(call.operation),
             headers=self._headers(call.operation),
             content=call.operation.body,
             extensions={"timeout": times, "trace": trace},
         )
 
-    def _headers(self, operation: Operation[Any]) -> httpx.Headers:
-        headers = httpx.Headers(
-            {
-                "User-Agent": USER_AGENT,
-                "Accept": "text/event-stream" if operation.streams else "application/json",
-                # A compressed stream would wait for its compressor.
-                "Accept-Encoding": "identity" if operation.streams else "gzip",
-            }
-        )
+    def _url(self, operation: Operation[Any]) -> httpx.URL:
+        # A parsed URL is kept only where it names an endpoint: ids and searches are not for keeping.
+        url = self.settings.base_url + operation.target
+        return _parsed(url) if operation.is_fixed else httpx.URL(url)
+
+    def _headers(self, operation: Operation[Any]) -> list[tuple[bytes, bytes]]:
+        headers = {
+            b"user-agent": USER_AGENT.encode(),
+            b"accept": b"text/event-stream" if operation.streams else b"application/json",
+            # A compressed stream would wait for its compressor.
+            b"accept-encoding": b"identity" if operation.streams else b"gzip",
+        }
         if operation.body is not None:
-            headers["Content-Type"] = "application/json"
-        headers.update(self.settings.headers)
+            headers[b"content-type"] = b"application/json"
+        headers.update((name.lower().encode(), value.encode()) for name, value in self.settings.headers)
         if operation.idempotency_key is not None:
-            headers["Idempotency-Key"] = operation.idempotency_key
-        headers["Authorization"] = self.settings.key.authorization
-        return headers
+            headers[b"idempotency-key"] = operation.idempotency_key.encode()
+        headers[b"authorization"] = self.settings.key.authorization.encode()
+        return list(headers.items())
 
     def _meta(self, call: Call[Any], response: httpx.Response) -> Meta:
         raw, masked, headers = response.headers.raw, self.settings.key.masked, dict[str, str]()
@@ -320,7 +343,7 @@ class Transport:
         if isinstance(error, Rejected):
             return error.broken
         if self.homes.closed:
-            return Broken(Fault.LOST if call.progress.started else Fault.LOCAL, ClientClosedError())
+            return Broken(Fault.LOST if call.progress.may_have_acted else Fault.LOCAL, ClientClosedError())
         if isinstance(error, LeadLexError):
             return Broken(Fault.LOCAL, error)
         return self.translator.exception(error, call.progress, call.meta, streams=call.head_seen)
@@ -334,13 +357,15 @@ class Transport:
             LeadLexError: There is no next attempt.
         """
         call.charged = worse(call.charged, charged_after(call.operation, broken.fault))
-        delay = self._delay(call, broken, handed_out)
+        delay = None if self.homes.closed else self._delay(call, broken, handed_out)
         self._record(call, broken, delay)
         if delay is None:
             self.fail(call, broken, handed_out)
-        await self.time.sleep(delay, self.homes.here())
-        if self.homes.closed:
-            self.fail(call, Broken(broken.fault, ClientClosedError()), handed_out)
+        try:
+            with self._waiting(call):
+                await self.time.sleep(delay)
+        except ClientClosedError as error:
+            self.fail(call, Broken(broken.fault, error), handed_out)
         if too_late(self.settings.policy, self.time.now(), 0.0, call.first_failure, call.deadline, call.began):
             self.fail(call, broken, handed_out)
 
@@ -370,8 +395,8 @@ class Transport:
         Raises:
             ClientClosedError: It was.
         """
-        await self.time.sleep(seconds, self.homes.here())
-        self.homes.here()
+        with self.homes.here().waiting():
+            await self.time.sleep(seconds)
 
     def fail(self, call: Call[Any], broken: Broken, handed_out: Transcript | None = None) -> NoReturn:
         """Raise what ended a call, with all that is known of it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import pytest
 
@@ -24,7 +24,7 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
-) -> Iterator[None]:  # the wrapper's report is passed on
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Keep which rows ran and how they ended."""
     report = yield
     if call.when == "call" or (call.when == "setup" and call.excinfo is not None):

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import json
 import re
+import resource
 import socket
 import ssl
 import threading
@@ -42,6 +43,9 @@ BOTH = pytest.mark.parametrize("make", [ScriptedServer, ServerProcess])
 Server = ScriptedServer | ServerProcess
 STREAM = "/v1/lexi/chat/stream"
 CHAT = "/v1/lexi/chat"
+
+#: httpx loads every authority of the machine for each client without one of these.
+NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 def hello(connection: Connection) -> None:
@@ -91,6 +95,17 @@ def ask(server: Server, path: str = "/", body: bytes = b"") -> bytes:
         return read_all(client)
 
 
+@contextlib.contextmanager
+def most_descriptors(count: int) -> Generator[None]:
+    """Let this process have no descriptor from this number on."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (count, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
 class TestAnswers:
     """Answers as bytes."""
 
@@ -105,19 +120,14 @@ class TestAnswers:
     def test_bare(self) -> None:
         """Without the contract a head has only what was given, twice if given twice, and any status."""
         given = [("Retry-After", "1"), ("Retry-After", "2")]
-        assert (
-            head(0, given, contract=False)
-            == b"HTTP/1.1 000 Unknown\r\nRetry-After: 1\r\nRetry-After: 2\r\n\r\n"
-        )
+        assert head(0, given, contract=False) == b"HTTP/1.1 000 Unknown\r\nRetry-After: 1\r\nRetry-After: 2\r\n\r\n"
 
     def test_json(self) -> None:
         """JSON is encoded and typed; a type or a framing that a test gives is kept."""
         assert json_answer(200, {"a": "é"}).endswith('\r\nContent-Length: 11\r\n\r\n{"a": "é"}'.encode())
         assert json_answer(200, b"{", {"content-type": "text/html"}).count(b"ype: ") == 1
         assert b"Length" not in answer(200, b"", {"Transfer-Encoding": "chunked"})
-        assert error_answer(404, "not_found", "No").endswith(
-            b'{"error": {"code": "not_found", "message": "No"}}'
-        )
+        assert error_answer(404, "not_found", "No").endswith(b'{"error": {"code": "not_found", "message": "No"}}')
 
     def test_stream_heads(self) -> None:
         """A stream is framed by chunks, by its length, or by the end of the connection."""
@@ -172,9 +182,7 @@ class TestServer:
     def test_request(self, make: Callable[[Script], Server]) -> None:
         """A request is recorded with its parts."""
         with make(hello) as server:
-            reply = httpx.post(
-                f"{server.url}/a%20b?page=2&q=%C3%A9", json={"a": 1}, headers={"Idempotency-Key": "k1"}
-            )
+            reply = httpx.post(f"{server.url}/a%20b?page=2&q=%C3%A9", json={"a": 1}, headers={"Idempotency-Key": "k1"})
             assert reply.json() == {"hello": "you"}
             assert reply.headers["x-request-id"] == "req_01HY1"
             [request] = server.requests
@@ -364,6 +372,14 @@ class TestServer:
         for client in clients:
             client.close()
 
+    def test_out_of_descriptors(self) -> None:
+        """A server that ran out of descriptors serves on when there are some again."""
+        with ScriptedServer(hello) as server:
+            with socket.socket() as client, most_descriptors(client.fileno() + 1):
+                client.connect(("127.0.0.1", server.port))
+                time.sleep(0.05)
+            assert ask(server).startswith(b"HTTP/1.1 200")
+
     def test_same_port_again(self) -> None:
         """A server can come back on its port."""
         with ScriptedServer(hello) as first:
@@ -408,6 +424,14 @@ class TestProcess:
             assert client.recv(1) == b""
             assert len(server.requests) == 1
 
+    def test_entries_are_there_with_the_answer(self) -> None:
+        """What the process saw is there as soon as its answer is, large bodies too."""
+        with ServerProcess(LexiScript()) as server, httpx.Client(base_url=server.url) as client:
+            for number in range(1, 51):
+                client.post(CHAT, json={"message": "x" * 4000 * number})
+                assert len(server.requests) == number
+                assert server.ledger.credits == number
+
     def test_pause(self) -> None:
         """A paused server answers nobody until it goes on; it can be stopped while paused."""
         with ServerProcess(hello) as server:
@@ -417,6 +441,13 @@ class TestProcess:
             server.resume()
             assert httpx.get(server.url).json() == {"hello": "you"}
             server.pause()
+
+    def test_start_fails(self, capfd: pytest.CaptureFixture[str]) -> None:
+        """A process that can't start says so, on a port in use for example."""
+        with ScriptedServer(hello) as first:
+            with pytest.raises(AssertionError, match="did not start"):
+                ServerProcess(hello, port=first.port).start()
+            assert "in use" in capfd.readouterr().err
 
     def test_lexi(self) -> None:
         """A whole Lexi travels to the process, and its ledger comes back."""
@@ -466,9 +497,7 @@ class TestTLS:
         context = tls.client_context()
         with (
             ScriptedServer(end) as server,
-            context.wrap_socket(
-                dial(server), server_hostname="localhost", suppress_ragged_eofs=False
-            ) as client,
+            context.wrap_socket(dial(server), server_hostname="localhost", suppress_ragged_eofs=False) as client,
         ):
             assert client.recv(3) == b"bye"
             if polite:
@@ -521,14 +550,18 @@ class TestTLS:
                 read_all(below)
 
 
-def stream(server: Server, message: str = "Hi", key: str | None = "k1", client: Any = httpx) -> bytes:
-    """Read a stream with httpx up to where it ends or breaks."""
+def stream(server: Server, message: str = "Hi", key: str | None = "k1") -> bytes:
+    """Read a stream over a connection of its own, up to where it ends or breaks."""
+    with httpx.Client(verify=NO_TLS, timeout=0.3) as client:
+        return stream_with(client, server, message, key)
+
+
+def stream_with(client: httpx.Client, server: Server, message: str, key: str | None) -> bytes:
+    """Read a stream; the name of the error that broke it is put behind it."""
     headers = {} if key is None else {"Idempotency-Key": key}
     body = b""
     try:
-        with client.stream(
-            "POST", server.url + STREAM, json={"message": message}, headers=headers, timeout=0.3
-        ) as reply:
+        with client.stream("POST", server.url + STREAM, json={"message": message}, headers=headers) as reply:
             if reply.status_code != 200:
                 return b"%d" % reply.status_code
             for data in reply.iter_raw():
@@ -570,7 +603,7 @@ class TestLexi:
     def test_stream(self, framing: Framing) -> None:
         """A stream is the capture to the byte, however it is framed, and keeps its connection if it can."""
         with ScriptedServer(LexiScript(framing=framing, sizes=(1,))) as server, httpx.Client() as client:
-            assert [stream(server, key=None, client=client) for _ in range(2)] == [CAPTURE] * 2
+            assert [stream_with(client, server, "Hi", None) for _ in range(2)] == [CAPTURE] * 2
             assert server.connections == (2 if framing == "close" else 1)
             assert server.ledger.by_call == {"Hi": 2}
 
@@ -675,9 +708,7 @@ class TestLexi:
         """A repeated key gets 409 while the first is being answered and so often after; then the record."""
         script = LexiScript(personality="conflict", stream_fault=Cut(30, "stall"), conflicts=3)
         with ScriptedServer(script) as server:
-            with httpx.stream(
-                "POST", server.url + STREAM, json={"message": "Hi"}, headers={"Idempotency-Key": "k1"}
-            ):
+            with httpx.stream("POST", server.url + STREAM, json={"message": "Hi"}, headers={"Idempotency-Key": "k1"}):
                 assert [stream(server) for _ in range(2)] == [b"409"] * 2
             assert server.wait_for_disconnect()
             assert [stream(server) for _ in range(2)] == [b"409", CAPTURE]
@@ -694,10 +725,12 @@ class TestLexi:
 def test_many_clients() -> None:
     """Fifty streams at a time are no trouble."""
     with ScriptedServer(LexiScript()) as server:
-        read = functools.partial(stream, server)
-        threads = [
-            threading.Thread(target=read, args=(f"call {number}", f"k{number}")) for number in range(50)
-        ]
+
+        def read(message: str, key: str) -> None:
+            with httpx.Client(verify=NO_TLS) as client:
+                assert stream_with(client, server, message, key) == CAPTURE
+
+        threads = [threading.Thread(target=read, args=(f"call {number}", f"k{number}")) for number in range(50)]
         for thread in threads:
             thread.start()
         for thread in threads:

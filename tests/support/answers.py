@@ -66,9 +66,7 @@ def error_answer(status: int, code: str, message: str = "Refused", headers: Head
     return json_answer(status, {"error": {"code": code, "message": message}}, headers)
 
 
-def sse_head(
-    headers: Headers = (), *, chunked: bool = True, length: int | None = None, contract: bool = True
-) -> bytes:
+def sse_head(headers: Headers = (), *, chunked: bool = True, length: int | None = None, contract: bool = True) -> bytes:
     """Build the head of a stream.
 
     Args:

@@ -151,12 +151,16 @@ class Journal:
 
     Args:
         listener: Told of each entry, in order; how a server in another process hands them over.
+        refresh: Called before reading, to fetch the entries that are still under way from there.
     """
 
-    def __init__(self, listener: Callable[[Entry], None] | None = None) -> None:
+    def __init__(
+        self, listener: Callable[[Entry], None] | None = None, refresh: Callable[[], None] | None = None
+    ) -> None:
         self._entries: list[Entry] = []
         self._changed = threading.Condition()
         self._listener = listener
+        self._refresh = refresh
 
     def add(self, entry: Entry) -> None:
         """Write one entry and wake who waits."""
@@ -168,13 +172,18 @@ class Journal:
 
     def of(self, kind: type[_T]) -> list[_T]:
         """List the entries of one kind."""
-        with self._changed:
-            return [entry for entry in self._entries if isinstance(entry, kind)]
+        if self._refresh is not None:
+            self._refresh()
+        return self._known(kind)
 
     def wait_for(self, kind: type[object], count: int, timeout: float) -> bool:
         """Wait up to `timeout` seconds for `count` entries of one kind; tell whether they came."""
         with self._changed:
-            return self._changed.wait_for(lambda: len(self.of(kind)) >= count, timeout)
+            return self._changed.wait_for(lambda: len(self._known(kind)) >= count, timeout)
+
+    def _known(self, kind: type[_T]) -> list[_T]:
+        with self._changed:
+            return [entry for entry in self._entries if isinstance(entry, kind)]
 
 
 class Watched:

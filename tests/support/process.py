@@ -6,6 +6,7 @@ Whatever the server sees comes over as it happens, so a killed server's journal 
 import contextlib
 import os
 import pickle
+import select
 import signal
 import struct
 import subprocess
@@ -29,7 +30,8 @@ class ServerProcess(Watched):
     """
 
     def __init__(self, script: Script, *, tls: Identity | None = None, port: int = 0) -> None:
-        self.journal = Journal()
+        self.journal = Journal(refresh=self._catch_up)
+        self._reading = threading.Lock()
         self._setup = pickle.dumps((script, tls, port))
         self._scheme = "https" if tls else "http"
         self.port = port
@@ -40,13 +42,23 @@ class ServerProcess(Watched):
             [sys.executable, "-m", "tests.support.process"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            bufsize=0,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
             start_new_session=True,
         )
-        _write(self._input, self._setup)
-        self.port = pickle.loads(_read(self._output))  # noqa: S301 - our own child wrote it
+        self.port = self._hand_over()
         self._listener = threading.Thread(target=self._listen, name="server process", daemon=True)
         self._listener.start()
+
+    def _hand_over(self) -> int:
+        """Send the script and get the port."""
+        _write(self._input, self._setup)
+        try:
+            port: int = pickle.loads(_read(self._output))  # noqa: S301 - our own child wrote it
+        except EOFError:
+            self._process.communicate()
+            raise AssertionError("the server's process did not start; its own words are on stderr") from None
+        return port
 
     def stop(self) -> None:
         """End the process, even a stopped one, and wait for it; leaving the server does it."""
@@ -111,7 +123,23 @@ class ServerProcess(Watched):
     def _listen(self) -> None:
         with contextlib.suppress(EOFError):
             while True:
+                self._readable(None)
+                self._fetch()
+
+    def _catch_up(self) -> None:
+        """Fetch what the process wrote before now: what it saw before it answered is never missing."""
+        with contextlib.suppress(EOFError):
+            self._fetch()
+
+    def _fetch(self) -> None:
+        with self._reading:
+            while not self._output.closed and self._readable(0):
                 self.journal.add(pickle.loads(_read(self._output)))  # noqa: S301 - our own child wrote it
+
+    def _readable(self, timeout: int | None) -> bool:
+        poller = select.poll()
+        poller.register(self._output, select.POLLIN)
+        return bool(poller.poll(timeout))
 
 
 def _binary(stream: Any) -> BinaryIO:
@@ -124,10 +152,17 @@ def _write(stream: BinaryIO, message: bytes) -> None:
 
 
 def _read(stream: BinaryIO) -> bytes:
-    length = stream.read(4)
-    if len(length) < 4:
-        raise EOFError
-    return stream.read(*struct.unpack("!I", length))
+    return _exactly(stream, *struct.unpack("!I", _exactly(stream, 4)))
+
+
+def _exactly(stream: BinaryIO, count: int) -> bytes:
+    data = b""
+    while len(data) < count:
+        more = stream.read(count - len(data))
+        if not more:
+            raise EOFError
+        data += more
+    return data
 
 
 def _serve() -> None:
@@ -141,14 +176,14 @@ def _serve() -> None:
         with contextlib.suppress(BrokenPipeError):
             _write(output, pickle.dumps(entry))
 
-    with (
-        ScriptedServer(script, tls=tls, port=port, journal=Journal(tell)) as server,
-        contextlib.suppress(EOFError),
-    ):
-        _write(output, pickle.dumps(server.port))
-        ready.set()
+    server = ScriptedServer(script, tls=tls, port=port, journal=Journal(tell))
+    server.start()
+    _write(output, pickle.dumps(server.port))
+    ready.set()
+    with contextlib.suppress(EOFError):
         while True:
             server.release(pickle.loads(_read(sys.stdin.buffer)))  # noqa: S301 - our own parent wrote it
+    server.stop()
 
 
 if __name__ == "__main__":

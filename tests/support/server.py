@@ -15,7 +15,7 @@ import struct
 import threading
 import time
 import traceback
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from types import TracebackType
 from typing import NoReturn, Self
 
@@ -54,6 +54,7 @@ class Connection:
         self._alarm, self._bell = socket.socketpair()
         self._closing = threading.Lock()
         self._closed = False
+        self._client_left = False
         raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     @property
@@ -64,9 +65,9 @@ class Connection:
     # Receiving
 
     def receive(self, count: int) -> bytes:
-        """Receive exactly `count` bytes and no more than that from the client's point of view.
+        """Receive exactly `count` bytes; more stay unread, so that a client that sends on runs full.
 
-        What is left in the kernel's buffer stays there, so a client that sends on runs full.
+        A head before them may have brought up to 64 KiB along.
         """
         while len(self._received) < count:
             self._read(count - len(self._received))
@@ -205,7 +206,7 @@ class Connection:
         self._close()
 
     def rst(self) -> None:
-        """Reset the connection."""
+        """Reset the connection; what the client had no room for is lost, what it has it can still read."""
         self._raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._close()
 
@@ -240,9 +241,8 @@ class Connection:
     def _client_may_leave(self) -> Generator[None]:
         try:
             yield
-        except (ConnectionError, ssl.SSLError, TimeoutError):
-            self._left()
         except OSError:
+            # On a connection that the script closed it is the script's own mistake.
             if self._closed:
                 raise
             self._left()
@@ -250,7 +250,9 @@ class Connection:
     def _left(self) -> NoReturn:
         if self._server.stopping:
             raise Stopped
-        self._server.journal.add(Disconnected(self.number, time.monotonic()))
+        if not self._client_left:
+            self._server.journal.add(Disconnected(self.number, time.monotonic()))
+        self._client_left = True
         raise ClientLeft
 
     # For the server
@@ -373,14 +375,21 @@ class ScriptedServer(Watched):
             return list(self._open.items())
 
     def _accept(self) -> None:
-        for number in itertools.count(1):
+        numbers = itertools.count(1)
+        while not self.stopping:
             try:
                 accepted, _ = self._listener.accept()
+                self._serve(accepted, numbers)
             except OSError:
-                return
-            self._serve(Connection(accepted, number, self))
+                # Stopping, or out of descriptors in a test about that.
+                time.sleep(0.01)
 
-    def _serve(self, connection: Connection) -> None:
+    def _serve(self, accepted: socket.socket, numbers: Iterator[int]) -> None:
+        try:
+            connection = Connection(accepted, next(numbers), self)
+        except OSError:
+            accepted.close()
+            raise
         self.journal.add(Connected(connection.number, time.monotonic()))
         name = f"scripted connection {connection.number}"
         thread = threading.Thread(target=self._run, args=(connection,), name=name, daemon=True)

@@ -136,9 +136,7 @@ NAMES = [
     Case("the last name wins", b"event: a\nevent: b\ndata: 1\n\n", [("b", "1")]),
     Case("an empty name is no name", b"event: a\nevent:\ndata: 1\n\nevent\ndata: 2\n\n", _messages("1", "2")),
     Case("the name comes behind the data", b"data: 1\nevent: a\n\n", [("a", "1")]),
-    Case(
-        "a name loses one space", b"event:a\ndata: 1\n\nevent:  a \ndata: 2\n\n", [("a", "1"), (" a ", "2")]
-    ),
+    Case("a name loses one space", b"event:a\ndata: 1\n\nevent:  a \ndata: 2\n\n", [("a", "1"), (" a ", "2")]),
     Case("the name that is the default", b"event: message\ndata: 1\n\n", _messages("1")),
     Case("a name with a colon", b"event: a:b\ndata: 1\n\n", [("a:b", "1")]),
 ]

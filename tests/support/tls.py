@@ -5,11 +5,15 @@ import datetime as dt
 import functools
 import ssl
 import tempfile
+import threading
 import warnings
 from pathlib import Path
 from typing import Literal
 
 import trustme
+
+#: `functools.cache` alone makes two authorities when two threads are the first to ask.
+_making = threading.RLock()
 
 Kind = Literal["good", "unknown_ca", "wrong_name", "expired", "old_tls"]
 
@@ -47,9 +51,17 @@ def _speak_old_tls(context: ssl.SSLContext) -> None:
         context.maximum_version = ssl.TLSVersion.TLSv1_1
 
 
-@functools.cache
 def authority() -> trustme.CA:
-    """Make the authority that the tests trust, once per process."""
+    """Make the authority that the tests trust, once per process.
+
+    A script in another process has another one: give it the `Identity` that it is to use.
+    """
+    with _making:
+        return _authority()
+
+
+@functools.cache
+def _authority() -> trustme.CA:
     return trustme.CA()
 
 
@@ -63,9 +75,14 @@ def client_context() -> ssl.SSLContext:
     return ssl.create_default_context(cadata=authority_pem().decode())
 
 
-@functools.cache
 def identity(kind: Kind = "good") -> Identity:
     """Issue a certificate for `localhost` and 127.0.0.1, or one with the fault that `kind` names."""
+    with _making:
+        return _identity(kind)
+
+
+@functools.cache
+def _identity(kind: Kind) -> Identity:
     issuer = trustme.CA() if kind == "unknown_ca" else authority()
     names = ("elsewhere.example",) if kind == "wrong_name" else ("localhost", "127.0.0.1")
     certificate = issuer.issue_cert(
