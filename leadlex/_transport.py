@@ -138,7 +138,7 @@ class Transport:
         self.seen = seen
         self.quota = quota
         self.time = time
-        self.translator: Translator = Translator(settings.key, settings.timeout)
+        self.translator: Translator = Translator(settings.key, settings.timeout, settings.address)
 
     def __repr__(self) -> str:
         return f"<Transport to {self.settings.base_url}>"
