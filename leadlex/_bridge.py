@@ -23,7 +23,7 @@ from anyio.from_thread import BlockingPortal
 from ._errors import APIConnectionError, ClientClosedError, ConfigurationError, StreamBusyError, StreamInterruptedError
 from ._events import StreamEvent, TextDelta
 from ._pager import Batched
-from ._stream import AsyncChatStream
+from ._stream import AsyncChatStream, read_batch
 
 T = TypeVar("T")
 
@@ -292,7 +292,7 @@ class _Buffer:
     async def fill(self) -> None:
         """Read the stream to its end, pausing while the buffer is full."""
         try:
-            while events := await self.stream.read_batch():
+            while events := await read_batch(self.stream):
                 if self.keeps:
                     self.events.extend(events)
                     self.filled.set()

@@ -77,17 +77,6 @@ class AsyncChatStream:
                 return event
             self._batch = await self._next_batch()
 
-    async def read_batch(self) -> list[StreamEvent]:
-        """Return the events that came together; none at the end. The sync face reads so."""
-        while True:
-            events = [*self._batch]
-            if events:
-                return events
-            try:
-                self._batch = await self._next_batch()
-            except StopAsyncIteration:
-                return []
-
     async def _next_batch(self) -> Iterator[StreamEvent]:
         if self._busy:
             raise StreamBusyError
@@ -184,6 +173,16 @@ class AsyncChatStream:
             warnings.warn(
                 f"{self!r} was left before its end and never closed", ResourceWarning, source=self, stacklevel=1
             )
+
+
+async def read_batch(stream: AsyncChatStream) -> list[StreamEvent]:
+    """Return the events that came together; none at the end. The bridge reads so, to cross once for all of them."""
+    while not (events := [*stream._batch]):  # noqa: SLF001  # the same room
+        try:
+            stream._batch = await stream._next_batch()  # noqa: SLF001  # the same
+        except StopAsyncIteration:
+            break
+    return events
 
 
 class _Texts(AsyncIterator[str]):

@@ -13,6 +13,7 @@ from . import _operations
 from ._errors import StreamBusyError
 from ._models import ChatReply, Message
 from ._operations import Operation
+from ._replay import Transcript
 from ._stream import AsyncChatStream, Reading
 from ._transport import Transport, new_idempotency_key
 
@@ -41,6 +42,7 @@ class AsyncThread:
         self._context = context
         self._calling = False
         self._first: weakref.ref[Reading] | None = None
+        self._transcript: Transcript | None = None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._conversation_id or 'not begun'}>"
@@ -48,9 +50,8 @@ class AsyncThread:
     @property
     def conversation_id(self) -> str | None:
         """Give the conversation's id, once it is known."""
-        reading = None if self._first is None else self._first()
-        if self._conversation_id is None and reading is not None:
-            self._conversation_id = reading.conversation_id
+        if self._conversation_id is None and self._transcript is not None:
+            self._conversation_id = self._transcript.conversation_id
         return self._conversation_id
 
     async def chat(self, message: str) -> ChatReply:
@@ -93,7 +94,8 @@ class AsyncThread:
         finally:
             del message  # as in chat
         reading = Reading(self._transport, operation)
-        self._first = weakref.ref(reading)
+        # The transcript outlives the stream, which may be dropped before anybody asks for the id.
+        self._first, self._transcript = weakref.ref(reading), reading.transcript
         return AsyncChatStream(reading)
 
     async def history(self, *, include_tool_steps: bool = False, limit: int = 200) -> list[Message]:

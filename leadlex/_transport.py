@@ -11,6 +11,7 @@ import random
 import time
 import uuid
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Final, Generic, NoReturn, TypeVar
 
 import anyio
@@ -112,6 +113,11 @@ class Opened:
 
     text: GuardedText
     clocks: Clocks
+
+
+@lru_cache(maxsize=16)
+def _parsed(url: str) -> httpx.URL:
+    return httpx.URL(url)
 
 
 class Transport:
@@ -238,28 +244,31 @@ class Transport:
         times = {"connect": timeout.connect, "write": timeout.write, "pool": timeout.pool, "read": None}
         return httpx.Request(
             call.operation.method,
-            self.settings.base_url + call.operation.target,
+            self._url(call.operation),
             headers=self._headers(call.operation),
             content=call.operation.body,
             extensions={"timeout": times, "trace": trace},
         )
 
-    def _headers(self, operation: Operation[Any]) -> httpx.Headers:
-        headers = httpx.Headers(
-            {
-                "User-Agent": USER_AGENT,
-                "Accept": "text/event-stream" if operation.streams else "application/json",
-                # A compressed stream would wait for its compressor.
-                "Accept-Encoding": "identity" if operation.streams else "gzip",
-            }
-        )
+    def _url(self, operation: Operation[Any]) -> httpx.URL:
+        # A parsed URL is kept only where it names an endpoint: ids and searches are not for keeping.
+        url = self.settings.base_url + operation.target
+        return _parsed(url) if operation.is_fixed else httpx.URL(url)
+
+    def _headers(self, operation: Operation[Any]) -> list[tuple[bytes, bytes]]:
+        headers = {
+            b"user-agent": USER_AGENT.encode(),
+            b"accept": b"text/event-stream" if operation.streams else b"application/json",
+            # A compressed stream would wait for its compressor.
+            b"accept-encoding": b"identity" if operation.streams else b"gzip",
+        }
         if operation.body is not None:
-            headers["Content-Type"] = "application/json"
-        headers.update(self.settings.headers)
+            headers[b"content-type"] = b"application/json"
+        headers.update((name.lower().encode(), value.encode()) for name, value in self.settings.headers)
         if operation.idempotency_key is not None:
-            headers["Idempotency-Key"] = operation.idempotency_key
-        headers["Authorization"] = self.settings.key.authorization
-        return headers
+            headers[b"idempotency-key"] = operation.idempotency_key.encode()
+        headers[b"authorization"] = self.settings.key.authorization.encode()
+        return list(headers.items())
 
     def _meta(self, call: Call[Any], response: httpx.Response) -> Meta:
         raw, masked, headers = response.headers.raw, self.settings.key.masked, dict[str, str]()

@@ -6,6 +6,7 @@ since a part of the tests can't reach all of the library. The last line is pytes
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -20,6 +21,8 @@ CHECKS = {
     "pyright --verifytypes": ("pyright", "--verifytypes", "leadlex", "--ignoreexternal"),
     "leadlex._gen --check": ("leadlex._gen", "--check"),
 }
+
+SUMMARY = re.compile(r"\b\d+ (?:passed|failed|skipped|deselected|errors?)\b.* in \d|no tests ran in \d")
 
 
 def started(words: Sequence[str]) -> subprocess.Popen[str]:
@@ -55,13 +58,14 @@ def passes(name: str, *words: str) -> bool:
 def run_tests(words: Sequence[str]) -> tuple[bool, str]:
     """Run pytest, print what it says as it comes, and return whether it passed and its summary line."""
     say("pytest")
-    last = ""
+    summary = ""
     with started(words) as run:
         for line in run.stdout or ():
-            if last:
-                say(last)
-            last = line.rstrip("\n")
-    return run.returncode == 0, last
+            if SUMMARY.search(line):
+                summary = line.rstrip()
+            else:
+                say(line, end="")
+    return run.returncode == 0, summary
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -224,7 +225,7 @@ def test_no_file_mentions_the_place_where_it_was_written() -> None:
 
 def test_a_path_of_a_machine_is_found() -> None:
     """The search finds what it looks for, and leaves the paths of URLs alone."""
-    home = f"/{'home'}/me"  # so that this file itself is not found
+    home = Path("/", "home", "me").as_posix()  # so that this file itself is not found
     assert paths_of_a_machine(f"see {home} and https://example.com{home}") == [home[:7]]
 
 

@@ -3,6 +3,8 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from leadlex import ConfigurationError
+
 if TYPE_CHECKING:
     from ._sandbox import Charge, Sandbox, SeenRequest
 
@@ -19,4 +21,4 @@ if not TYPE_CHECKING:  # a checker must refuse a misspelt name
         except ModuleNotFoundError as error:
             if error.name not in ("starlette", "uvicorn"):
                 raise
-            raise ImportError("pip install 'leadlex[sandbox]'") from error
+            raise ConfigurationError(f"The sandbox needs {error.name}: pip install 'leadlex[sandbox]'") from error
