@@ -323,7 +323,8 @@ class Transport:
 
     def event_broken(self, call: Call[Any], problem: WireProblem) -> Broken:
         """Translate an `error` event."""
-        return self.translator.event(call.meta or Meta(status_code=200), problem, call.operation.permission)
+        meta = call.meta or Meta(status_code=200)
+        return self.translator.event(meta, problem, call.operation.permission, self.time.wall())
 
     def broken(self, call: Call[Any], error: Exception) -> Broken:
         """Translate whatever ended an attempt."""
