@@ -345,6 +345,7 @@ class Transport:
             LeadLexError: There is no next attempt.
         """
         call.charged = worse(call.charged, charged_after(call.operation, broken.fault))
+        call.progress = Progress()
         delay = self._delay(call, broken, handed_out)
         self._record(call, broken, delay)
         if delay is None:
