@@ -336,7 +336,8 @@ class Transport:
 
     def event_broken(self, call: Call[Any], problem: WireProblem) -> Broken:
         """Translate an `error` event."""
-        return self.translator.event(call.meta or Meta(status_code=200), problem, call.operation.permission)
+        meta = call.meta or Meta(status_code=200)
+        return self.translator.event(meta, problem, call.operation.permission, self.time.wall())
 
     def broken(self, call: Call[Any], error: Exception) -> Broken:
         """Translate whatever ended an attempt."""
@@ -357,6 +358,7 @@ class Transport:
             LeadLexError: There is no next attempt.
         """
         call.charged = worse(call.charged, charged_after(call.operation, broken.fault))
+        call.progress = Progress()
         delay = None if self.homes.closed else self._delay(call, broken, handed_out)
         self._record(call, broken, delay)
         if delay is None:
@@ -381,12 +383,13 @@ class Transport:
         delay = pause_before(policy, broken.fault, tries, broken.hint, self.time.chance()) if allowed else None
         if delay is None or too_late(policy, now, delay, call.first_failure, call.deadline, call.began):
             return None
+        if broken.fault is Fault.IN_FLIGHT:
+            return delay  # to ask whether it is done is no attempt, and takes nothing from those of others
         taken = self.quota.take(broken.fault)
         if not taken:
             return None
         call.taken = taken
-        if broken.fault is not Fault.IN_FLIGHT:
-            call.resumes, call.tries = call.resumes + begun, call.tries + (not begun)
+        call.resumes, call.tries = call.resumes + begun, call.tries + (not begun)
         return delay
 
     async def rest(self, seconds: float) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import Any
 
 import pytest
@@ -27,9 +29,10 @@ from leadlex import (
     UnknownEvent,
 )
 from tests.matrix.oracles import Seen, observe, spoiled
+from tests.support.answers import chunk, last_chunk, sse_head
 from tests.support.captures import CAPTURE, CAPTURE_TEXT, DONE_LINE, encode_event
 from tests.support.faces import AsyncFace, Face
-from tests.support.lexi import Answer, Cut, LexiScript, Plain
+from tests.support.lexi import Answer, Cut, LexiScript, Plain, Raw
 from tests.support.server import Connection, ScriptedServer
 
 ONCE = AsyncFace("asyncio")
@@ -209,6 +212,18 @@ def test_error_first_then_well(face: Face) -> None:
     """An error that passes costs a retry with the same key and nothing else."""
     with ScriptedServer(spoiled("stream", Says(event("error", {"code": "overloaded"})))) as server:
         observe(face, "stream", server).expect(None, attempts=2)
+
+
+@pytest.mark.row("F09")
+def test_error_first_with_a_date(face: Face) -> None:
+    """A date on the head of a stream tells how long to wait from now, not from 1970."""
+    later = format_datetime(datetime.now(UTC) + timedelta(seconds=50), usegmt=True)
+    body = chunk(event("error", {"code": "rate_limited"})) + last_chunk()
+    with ScriptedServer(spoiled("stream", Raw(sse_head({"Retry-After": later}) + body))) as server:
+        seen = observe(face, "stream", server, retries=0)
+    seen.expect(RateLimitError, charged="unknown", attempts=1)
+    assert isinstance(seen.error, RateLimitError)
+    assert 40 < (seen.error.retry_after or 0) < 52
 
 
 @pytest.mark.row("F10")
