@@ -368,12 +368,13 @@ class Transport:
         delay = pause_before(policy, broken.fault, tries, broken.hint, self.time.chance()) if allowed else None
         if delay is None or too_late(policy, now, delay, call.first_failure, call.deadline, call.began):
             return None
+        if broken.fault is Fault.IN_FLIGHT:
+            return delay  # Asking whether the first request is over is no attempt.
         taken = self.quota.take(broken.fault)
         if not taken:
             return None
         call.taken = taken
-        if broken.fault is not Fault.IN_FLIGHT:
-            call.resumes, call.tries = call.resumes + begun, call.tries + (not begun)
+        call.resumes, call.tries = call.resumes + begun, call.tries + (not begun)
         return delay
 
     async def rest(self, seconds: float) -> None:
