@@ -23,7 +23,6 @@ from leadlex import (
     RateLimitError,
     ServerError,
 )
-from leadlex._pool import Home
 from leadlex._transport import Time
 from tests.matrix.oracles import AT_ONCE, CALLS, PATIENT, Call, observe, spoiled
 from tests.support.captures import CAPTURE_TEXT, encode_event
@@ -53,7 +52,7 @@ class Leaping(Time):
         """Return Unix seconds, those leapt over included."""
         return super().wall() + sum(self.slept)
 
-    async def sleep(self, seconds: float, home: Home) -> None:  # noqa: ARG002  # the library's own
+    async def sleep(self, seconds: float) -> None:
         """Leap."""
         self.slept.append(seconds)
         await anyio.lowlevel.checkpoint()
