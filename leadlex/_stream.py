@@ -216,7 +216,7 @@ class Reading:
         self.broken: Broken | None = None
         self.half: str = ""
         self.started = False
-        self.alive = False
+        self.alive: bool = False
         self.closed = False
         self.ended = False
         self.error: LeadLexError | None = None
