@@ -10,7 +10,8 @@ import logging
 import random
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, Final, Generic, NoReturn, TypeVar
 
@@ -25,7 +26,7 @@ from ._faults import Broken, Rejected, Translator, interrupted, without_tracebac
 from ._log import record
 from ._meta import Charged, Meta, RateLimit
 from ._operations import Operation
-from ._pool import Home, Homes
+from ._pool import Homes
 from ._replay import Transcript
 from ._retry import (
     Fault,
@@ -69,10 +70,9 @@ class Time:
         """Return a number from 0 to 1."""
         return random.random()  # noqa: S311  # spreads retries, guards nothing
 
-    async def sleep(self, seconds: float, home: Home) -> None:
-        """Wait, or end early when the client is closed."""
-        with anyio.move_on_after(seconds):
-            await home.closing.wait()
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
+        await anyio.sleep(seconds)
 
 
 @define
@@ -98,6 +98,7 @@ class Call(Generic[T]):
     charged: Charged = "no"
     head_seen: bool = False
     meta: Meta | None = field(default=None, repr=False)
+    waits: anyio.CancelScope | None = field(default=None, repr=False)
     progress: Progress = field(factory=Progress, repr=False)
 
     @property
@@ -137,7 +138,7 @@ class Transport:
         self.seen = seen
         self.quota = quota
         self.time = time
-        self.translator: Translator = Translator(settings.key, settings.timeout)
+        self.translator: Translator = Translator(settings.key, settings.timeout, settings.address)
 
     def __repr__(self) -> str:
         return f"<Transport to {self.settings.base_url}>"
@@ -168,9 +169,10 @@ class Transport:
         return Call(operation, now, None if total is None else now + total)
 
     async def _attempt(self, call: Call[T]) -> T | Broken:
-        clocks = Clocks(self.settings.timeout, call.deadline, streams=False)
+        clocks = Clocks(self.settings.timeout, call.deadline, self.time.now, streams=False)
+        call.meta, call.progress = None, Progress()
         try:
-            with anyio.move_on_after(clocks.next_end()[0]):
+            with self._waiting(call), anyio.move_on_after(clocks.next_end()[0]):
                 response = await self._head(call, clocks)
                 try:
                     return await self._answer(call, response, clocks)
@@ -197,11 +199,12 @@ class Transport:
 
     async def open(self, call: Call[Any]) -> Opened | Broken:
         """Make one attempt to begin a stream; the caller closes what is opened."""
-        clocks = Clocks(self.settings.timeout, call.deadline, streams=True)
+        clocks = Clocks(self.settings.timeout, call.deadline, self.time.now, streams=True)
         seconds, clock = clocks.next_end()
         began = self.time.now()
+        call.meta, call.progress = None, Progress()
         try:
-            with anyio.move_on_after(max(0.0, seconds)):
+            with self._waiting(call), anyio.move_on_after(max(0.0, seconds)):
                 response = await self._head(call, clocks)
                 clocks.waited = self.time.now() - began
                 return await self._opened(call, response, clocks)
@@ -224,13 +227,23 @@ class Transport:
 
     # Heads ---------------------------------------------------------------------------------------------------------
 
+    @contextmanager
+    def _waiting(self, call: Call[Any]) -> Iterator[None]:
+        """Let what is awaited in the block be ended by closing the client, or through the call."""
+        with self.homes.here().waiting() as scope:
+            call.waits = scope
+            try:
+                yield
+            finally:
+                call.waits = None
+
     async def _head(self, call: Call[Any], clocks: Clocks) -> httpx.Response:
-        call.meta, call.progress = None, Progress()
         home = self.homes.here()
         call.attempts += 1
         request = self._request(call)
         call.progress.handed_over = True
         response = await home.client.send(request, stream=True, auth=None, follow_redirects=False)
+        home.responses.add(response)
         # httpcore looks the read timeout up again for the body; until the head, Lexi may think.
         request.extensions["timeout"]["read"] = clocks.idle
         return response
@@ -346,13 +359,15 @@ class Transport:
         """
         call.charged = worse(call.charged, charged_after(call.operation, broken.fault))
         call.progress = Progress()
-        delay = self._delay(call, broken, handed_out)
+        delay = None if self.homes.closed else self._delay(call, broken, handed_out)
         self._record(call, broken, delay)
         if delay is None:
             self.fail(call, broken, handed_out)
-        await self.time.sleep(delay, self.homes.here())
-        if self.homes.closed:
-            self.fail(call, Broken(broken.fault, ClientClosedError()), handed_out)
+        try:
+            with self._waiting(call):
+                await self.time.sleep(delay)
+        except ClientClosedError as error:
+            self.fail(call, Broken(broken.fault, error), handed_out)
         if too_late(self.settings.policy, self.time.now(), 0.0, call.first_failure, call.deadline, call.began):
             self.fail(call, broken, handed_out)
 
@@ -383,8 +398,8 @@ class Transport:
         Raises:
             ClientClosedError: It was.
         """
-        await self.time.sleep(seconds, self.homes.here())
-        self.homes.here()
+        with self.homes.here().waiting():
+            await self.time.sleep(seconds)
 
     def fail(self, call: Call[Any], broken: Broken, handed_out: Transcript | None = None) -> NoReturn:
         """Raise what ended a call, with all that is known of it."""
