@@ -6,6 +6,8 @@ number, which alone makes it; a failure names it.
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Generator
 from typing import Any
 
 import anyio
@@ -30,6 +32,14 @@ async def _outcome_of(call: Any) -> object:
         return await call
     except Exception as error:  # noqa: BLE001  # check looks at it
         return error
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Generator[None]:
+    """Write no log: pytest would keep a million records."""
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
 
 
 # In memory ---------------------------------------------------------------------------------------------------------
