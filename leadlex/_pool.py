@@ -50,7 +50,8 @@ class HealedPool(httpcore.AsyncConnectionPool):
     """Drop connections that nobody holds and that can't be used, before requests are assigned.
 
     httpcore 1.0.9 keeps a connection for ever whose request was cancelled between being assigned and connecting;
-    after enough of them every call is a PoolTimeout.
+    after enough of them every call is a PoolTimeout. It also keeps one that received more than its answer, and takes
+    the rest for the answer to the next request.
     """
 
     def _assign_requests_to_connections(self) -> list[Any]:
@@ -58,7 +59,7 @@ class HealedPool(httpcore.AsyncConnectionPool):
         lost = [
             connection
             for connection in self._connections
-            if id(connection) not in held and not connection.is_idle() and not connection.is_closed()
+            if id(connection) not in held and not connection.is_closed() and not _is_clean(connection)
         ]
         for connection in lost:
             self._connections.remove(connection)
@@ -73,6 +74,14 @@ class HealedPool(httpcore.AsyncConnectionPool):
     def spare(self) -> int:
         """Count the connections that no request holds."""
         return len(self._connections) - len(self._requests)
+
+
+def _is_clean(connection: Any) -> bool:  # noqa: ANN401  # httpcore's, perhaps in one that tunnels
+    if not connection.is_idle():
+        return False
+    while hasattr(connection, "_connection"):
+        connection = connection._connection  # noqa: SLF001  # the parser is nowhere public
+    return not connection._h11_state.trailing_data[0]  # noqa: SLF001  # the same
 
 
 class PooledTransport(httpx.AsyncBaseTransport):

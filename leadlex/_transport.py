@@ -187,13 +187,22 @@ class Transport:
         if not (response.status_code == 200 or (empty and response.is_success)):  # noqa: PLR2004  # RFC 9110, 15.3.1
             raise Rejected(await self._rejection(call, response, clocks, meta))
         body = await read_all(response, clocks, MAX_JSON)
-        answer = None if empty and not body else loads_bytes(body)
+        answer = None if empty and not body else self._loads(meta, body)
         problem = problem_of(answer)
         if problem:
             raise Rejected(self._refusal(call, meta, problem, body))
         value = call.operation.read(answer, meta)
         self.succeeded(call)
         return value
+
+    def _loads(self, meta: Meta, body: bytes) -> Any:  # noqa: ANN401  # JSON
+        try:
+            return loads_bytes(body)
+        except WireError:
+            # A page in place of JSON is worth showing; broken JSON may be what Lexi wrote, and is not.
+            if "json" in meta.headers.get("content-type", ""):
+                raise
+            raise Rejected(self.translator.other_answer(meta, body)) from None
 
     # Streams -------------------------------------------------------------------------------------------------------
 
