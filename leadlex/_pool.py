@@ -11,7 +11,7 @@ import os
 import socket
 import ssl
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
 from contextlib import contextmanager, suppress
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from importlib.util import find_spec
@@ -263,7 +263,7 @@ class Home:
         return self._process != os.getpid() or self.client.is_closed or is_closed()
 
     @contextmanager
-    def waiting(self) -> Iterator[anyio.CancelScope]:
+    def waiting(self) -> Generator[anyio.CancelScope]:
         """End what is awaited in the block when the client is closed, or the scope cancelled.
 
         Raises:

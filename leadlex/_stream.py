@@ -226,7 +226,7 @@ class Reading:
     @property
     def abandoned(self) -> bool:
         """Tell whether a connection may be left open."""
-        return self.started and not (self.closed or self.ended)
+        return self.started and not (self.closed or self.ended or self.transport.homes.closed)
 
     def reply(self) -> ChatReply:
         """Make the reply so far."""

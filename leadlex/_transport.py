@@ -10,7 +10,7 @@ import logging
 import random
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, Final, Generic, NoReturn, TypeVar
@@ -228,7 +228,7 @@ class Transport:
     # Heads ---------------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def _waiting(self, call: Call[Any]) -> Iterator[None]:
+    def _waiting(self, call: Call[Any]) -> Generator[None]:
         """Let what is awaited in the block be ended by closing the client, or through the call."""
         with self.homes.here().waiting() as scope:
             call.waits = scope
