@@ -170,6 +170,11 @@ class _Call(Generic[T]):
         self._error: BaseException | None = None
         self._value: list[T] = []
 
+    @property
+    def has_begun(self) -> bool:
+        """Tell whether the loop took it."""
+        return self._scope is not None
+
     async def run(self) -> None:
         """Await the coroutine, in the loop, unless it was cancelled before."""
         if self._cancelled:
@@ -205,7 +210,7 @@ class _Call(Generic[T]):
         self._close_unbegun()
 
     def _close_unbegun(self) -> None:
-        if self._scope is None:
+        if not self.has_begun:
             self._coroutine.close()
 
     def result(self) -> T:
@@ -479,17 +484,17 @@ class Pump(Iterator[StreamEvent]):
         if self._closed:
             return
         self._closed = True
-        if self._task is None:
+        if self._task is not None:
+            self._task.abandon()
+        if self._task is None or not self._task.has_begun:
             _drive(self._stream.aclose())
             self._buffer.end()
-        else:
-            self._task.abandon()
-            self._buffer.cut_off()
+        self._buffer.cut_off()
 
     def __del__(self) -> None:
         # A finalizer may run in any thread, the loop's too: it asks, and never waits.
         task = getattr(self, "_task", None)
-        if task is not None and not self._buffer.ended:
+        if task is not None and not (self._closed or self._buffer.ended):
             task.cancel()
             warnings.warn(
                 "A ChatStream was left before its end and never closed", ResourceWarning, source=self, stacklevel=1

@@ -229,7 +229,7 @@ class Reading:
     @property
     def abandoned(self) -> bool:
         """Tell whether a connection may be left open."""
-        return self.started and not (self.closed or self.ended)
+        return self.started and not (self.closed or self.ended or self.transport.homes.closed)
 
     async def interrupt(self) -> None:
         """End another task's wait for the next event: for a head, between two attempts, or for bytes."""
