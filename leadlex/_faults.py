@@ -95,9 +95,9 @@ class Translator:
         fault = Fault.FINAL_EVENT if answered else fault_of_status(meta.status_code, code)
         return Broken(fault, error, hint)
 
-    def event(self, meta: Meta, problem: WireProblem, permission: Permission | None) -> Broken:
+    def event(self, meta: Meta, problem: WireProblem, permission: Permission | None, now: float) -> Broken:
         """Translate an `error` event."""
-        told = self.status(meta, problem, b"", permission, 0.0)
+        told = self.status(meta, problem, b"", permission, now)
         return Broken(fault_of_code(problem.code), told.error)
 
     def unusable(self, reason: str, meta: Meta | None = None, fault: Fault = Fault.PAYLOAD) -> Broken:

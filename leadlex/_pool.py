@@ -11,11 +11,11 @@ import os
 import socket
 import ssl
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
 from contextlib import contextmanager, suppress
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from importlib.util import find_spec
-from typing import Any, Final
+from typing import Any, Final, cast
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 from weakref import WeakSet
@@ -281,7 +281,7 @@ class Home:
         return self._process != os.getpid() or self.client.is_closed or is_closed()
 
     @contextmanager
-    def waiting(self) -> Iterator[anyio.CancelScope]:
+    def waiting(self) -> Generator[anyio.CancelScope]:
         """End what is awaited in the block when the client is closed, or the scope cancelled.
 
         Raises:
@@ -382,4 +382,4 @@ def homes_for(settings: Settings, given: object) -> Homes:
         return Homes(lambda: given, owned=False)
     if not callable(given):
         refuse("http_client", "an httpx.AsyncClient or a function that makes one", type(given).__name__)
-    return Homes(given)
+    return Homes(cast("Callable[[], httpx.AsyncClient]", given))

@@ -129,7 +129,7 @@ def charged_after(operation: Operation[Any], fault: Fault) -> Charged:
 def worse(one: Charged, other: Charged) -> Charged:
     """Return what is known of a call, of which two attempts had these outcomes."""
     order: tuple[Charged, ...] = ("no", "unknown", "yes")
-    return max(one, other, key=order.index)
+    return order[max(order.index(one), order.index(other))]
 
 
 def fault_of_status(status: int, code: str | None) -> Fault:

@@ -485,7 +485,7 @@ class ChatStream:
         return self._pump.finish(self._wrapped.final_reply())
 
     def close(self) -> None:
-        """Stop reading and free the connection; closing twice is fine.
+        """Stop reading and free the connection; closing twice is fine, and so is closing while another task reads.
 
         Example:
             stream = lexi.stream_chat("Summarize my pipeline")
