@@ -7,6 +7,7 @@ import os
 import sys
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
+from itertools import takewhile
 from typing import Any, Final, NoReturn, cast
 
 from leadlex import ConfigurationError, LeadLexError, __version__
@@ -41,8 +42,8 @@ _STATUSES: Final = ("pending", "approved", "dismissed", "completed", "failed")
 def run(arguments: Sequence[str]) -> int:
     """Run a command and return its exit code; whatever can be expected to go wrong ends here, in a line."""
     _tame_streams()
-    # Looked for by itself, since what can't be parsed is told in JSON too.
-    out: Output = JsonLines() if "--json" in arguments else Screen()
+    # Looked for by itself, since what can't be parsed is told in JSON too; after "--" it would be a message.
+    out: Output = JsonLines() if "--json" in takewhile("--".__ne__, arguments) else Screen()
     try:
         code = _run(arguments, out)
         sys.stdout.flush()

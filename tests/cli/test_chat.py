@@ -63,6 +63,11 @@ def test_json_has_an_event_in_each_line(run: Run, sandbox: Sandbox) -> None:
     assert result.lines[-1] == {"type": "done", "credits_remaining": 4999, "message_id": "msg_000003"}
 
 
+def test_a_message_may_look_like_an_option(run: Run, sandbox: Sandbox) -> None:
+    """After `--` everything is the message."""
+    assert run("chat", "--", "--json").out.startswith("I am the Lexi of a sandbox")
+
+
 def test_json_reads_stdin_too(run: Run, sandbox: Sandbox) -> None:
     """With `--json` there is no prompt: without a message stdin has it."""
     assert run("chat", "--json", stdin=b"Where is Jane Doe?").lines[-1]["type"] == "done"
