@@ -8,6 +8,7 @@ Example:
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -134,14 +135,12 @@ if not TYPE_CHECKING:
     }
     _HOMES = {name: room for room, names in _ROOMS.items() for name in names.split()}
 
-    def __getattr__(name):
-        from importlib import import_module
-
+    def __getattr__(name: str) -> object:
         room = _HOMES.get(name)
         if room is None:
             raise AttributeError(f"module 'leadlex' has no attribute {name!r}")
         value = globals()[name] = getattr(import_module(f"leadlex.{room}"), name)
         return value
 
-    def __dir__():
+    def __dir__() -> list[str]:
         return sorted({*globals(), *__all__})

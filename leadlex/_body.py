@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 import zlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from typing import Final
 
 import anyio
@@ -25,6 +25,7 @@ MAX_LINE: Final = 1 << 20
 MAX_EVENT: Final = 8 << 20
 MAX_DRAIN: Final = 64 << 10
 _PIECE: Final = 64 << 10
+_CLOSING: Final = 1.0
 _BOM: Final = b"\xef\xbb\xbf"
 
 
@@ -45,17 +46,21 @@ class Clocks:
 
     Args:
         timeout: The settings.
-        deadline: When `total` ends, on the monotonic clock.
+        deadline: When `total` ends, by `now`.
+        now: The clock of the call, which may go on while the machine is suspended.
         streams: Whether events are waited for.
     """
 
-    def __init__(self, timeout: Timeout, deadline: float | None, *, streams: bool) -> None:
-        self.idle = timeout.idle
+    def __init__(
+        self, timeout: Timeout, deadline: float | None, now: Callable[[], float] = time.monotonic, *, streams: bool
+    ) -> None:
+        self.idle: float = timeout.idle
         self._event_idle = timeout.event_idle
         self._deadline = deadline
+        self._now = now
         self._clock: Clock = "first_event"
         self._left = timeout.first_event if streams else None
-        self.waited = 0.0
+        self.waited: float = 0.0
 
     def note_event(self) -> None:
         """Start to wait for the next event."""
@@ -64,7 +69,7 @@ class Clocks:
 
     def next_end(self) -> tuple[float, Clock]:
         """Return in how many seconds which clock runs out first."""
-        total = float("inf") if self._deadline is None else self._deadline - time.monotonic()
+        total = float("inf") if self._deadline is None else self._deadline - self._now()
         events = float("inf") if self._left is None else self._left - self.waited
         return (total, "total") if total < events else (events, self._clock)
 
@@ -152,11 +157,11 @@ async def read_all(response: httpx.Response, clocks: Clocks, limit: int, *, cut:
 # Streams -----------------------------------------------------------------------------------------------------------
 
 
-class GuardedStream(httpx.AsyncByteStream):
-    """Turn a response's bytes into the lines that httpx-sse reads right.
+class GuardedText:
+    """Give the text of a stream in blocks of whole events, fit for httpx-sse to read.
 
     It takes one BOM off, makes CR and CRLF to LF (a lone CR at the end of a chunk at once), bounds lines and events,
-    and adds the blank line that a last `done` or `[DONE]` lacks.
+    adds the blank line that a last `done` or `[DONE]` lacks, and reads UTF-8 whatever the head claims.
 
     Args:
         response: The answer whose body this is.
@@ -168,58 +173,90 @@ class GuardedStream(httpx.AsyncByteStream):
         self._clocks = clocks
         self._decoder = _decoder_of(response)
         self._lines = LineGuard()
-        self.drained: int | None = None
+        self._drained: int | None = None
+        self._blocks = self._read()
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
+    def __aiter__(self) -> AsyncIterator[str]:
+        return self._blocks
+
+    async def _read(self) -> AsyncGenerator[str, None]:
         source = self._response.stream.__aiter__()  # type: ignore[union-attr]  # an async client's stream
-        wait, clean, pieces = self._clocks.wait, self._lines.clean, self._decoder.pieces
+        wait, cut, pieces = self._clocks.wait, self._lines.cut, self._decoder.pieces
         while True:
             try:
                 data = await wait(source)
             except StopAsyncIteration:
                 break
+            except Exception:
+                # What breaks after the last byte of a `done` takes nothing away from the answer.
+                yield self._lines.ending()
+                raise
             for piece in pieces(data):
-                yield clean(piece)
-            self._count_drain(data)
+                block = cut(piece)
+                if block:
+                    yield block.decode("utf-8", "replace")
+            if self._drained is not None:
+                self._count_drain(data)
         self._decoder.check_end()
         yield self._lines.ending()
 
+    def drain(self) -> None:
+        """Begin to count what comes after the end."""
+        self._drained = 0
+
     def _count_drain(self, data: bytes) -> None:
-        if self.drained is not None:
-            self.drained += len(data)
-            if self.drained > MAX_DRAIN:
-                raise Unusable("it goes on after its end")
+        self._drained = (self._drained or 0) + len(data)
+        if self._drained > MAX_DRAIN:
+            raise Unusable("it goes on after its end")
+
+    async def hang_up(self) -> None:
+        """Close the connection under a task that reads from it."""
+        await close(self._response)
 
     async def aclose(self) -> None:
-        """Close the response."""
-        await self._response.aclose()
+        """Close the response: its connection is used again if the body was read to its end."""
+        await self._blocks.aclose()
+        await close(self._response)
+
+
+async def close(response: httpx.Response) -> None:
+    """Close a response; a cancelled caller must neither leave the socket behind nor hang for a silent peer."""
+    with anyio.move_on_after(_CLOSING, shield=True):
+        await response.aclose()
 
 
 class LineGuard:
-    """Clean the bytes of an event stream, cut anywhere, without I/O."""
+    """Cut the bytes of an event stream into whole events, however they were cut before, without I/O."""
 
     def __init__(self) -> None:
         self._head: bytes | None = b""
         self._after_cr = False
         self._line = 0
-        self._tail = bytearray()
+        self._pending = bytearray()
         self._allowed = _PIECE
 
-    def clean(self, data: bytes) -> bytes:
-        """Return `data` without the BOM of the stream and with LF for every line end."""
+    def cut(self, data: bytes) -> bytes:
+        """Return the whole events that `data` completes, without BOM and with LF for every line end."""
         if self._head is not None:
             data = self._without_bom(data)
         if self._after_cr or b"\r" in data:
             data = self._with_lf(data)
         self._note_line(data)
-        self._note_tail(data)
-        return data
+        pending, blank = self._pending, data.rfind(b"\n\n")
+        if blank >= 0:
+            end = blank + 2
+        elif pending.endswith(b"\n") and data.startswith(b"\n"):
+            end = 1
+        else:
+            return self._keep(data)
+        whole = bytes(pending) + data[:end]
+        pending[:] = data[end:]
+        return whole
 
-    def ending(self) -> bytes:
-        """Return what is missing at the end of the body: held bytes, or the line ends of a last event."""
-        held, self._head = self._head or b"", None
-        whole = ends_stream((held + self._tail).decode("utf-8", "replace"))
-        return held + b"\n\n" if whole else held
+    def ending(self) -> str:
+        """Return the last event, where only its line ends are missing and it ends the stream; else nothing."""
+        last = ((self._head or b"") + self._pending).decode("utf-8", "replace")
+        return f"{last}\n\n" if ends_stream(last) else ""
 
     def _without_bom(self, data: bytes) -> bytes:
         data = (self._head or b"") + data
@@ -247,26 +284,14 @@ class LineGuard:
         if last >= 0:
             self._line = len(data) - last - 1
 
-    def _note_tail(self, data: bytes) -> None:
-        """Keep the unfinished event, for the bounds and for the end."""
-        tail = self._tail
-        if data.endswith(b"\n\n"):
-            tail.clear()
-            return
-        blank = data.rfind(b"\n\n")
-        if blank >= 0:
-            tail[:] = data[blank + 2 :]
-        elif data.startswith(b"\n") and (not tail or tail.endswith(b"\n")):
-            tail[:] = data[1:]
-        else:
-            tail += data
-        if len(tail) > self._allowed:
-            self._bound_tail()
-
-    def _bound_tail(self) -> None:
-        """Refuse an endless event; comments are no part of one and hold no memory."""
-        lines = bytes(self._tail).split(b"\n")
-        self._tail[:] = b"\n".join(line for line in lines if not line.startswith(b":") or line is lines[-1])
-        if len(self._tail) > MAX_EVENT:
-            raise Unusable(f"an event is larger than {MAX_EVENT >> 20} MiB")
-        self._allowed = min(2 * len(self._tail), MAX_EVENT) + _PIECE  # doubling keeps the whole linear
+    def _keep(self, data: bytes) -> bytes:
+        """Keep an unfinished event and bound it; comments are no part of one and hold no memory."""
+        pending = self._pending
+        pending += data
+        if len(pending) > self._allowed:
+            *lines, unfinished = bytes(pending).split(b"\n")
+            pending[:] = b"\n".join([*(line for line in lines if not line.startswith(b":")), unfinished])
+            if len(pending) > MAX_EVENT:
+                raise Unusable(f"an event is larger than {MAX_EVENT >> 20} MiB")
+            self._allowed = min(2 * len(pending), MAX_EVENT) + _PIECE  # doubling keeps the whole linear
+        return b""

@@ -180,7 +180,7 @@ class AsyncLeadLex:
             conversation_id: The conversation to go on with.
             context: CRM records that the question is about; see `StreamContext`.
             allow_tools: Whether Lexi may use the CRM's tools.
-            idempotency_key: A UUID; that of an earlier, broken call asks again, from the first word, without paying again.
+            idempotency_key: A UUID; that of an earlier, broken call asks again from the first word, free of charge.
 
         Raises:
             ConfigurationError: An argument can't be used.
@@ -417,8 +417,8 @@ class AsyncLeadLex:
         """
         settings = self._transport.settings.replaced(timeout=timeout, retries=retries, resume=resume, headers=headers)
         copy = object.__new__(type(self))
-        copy._transport = self._transport.replaced(settings)  # noqa: SLF001  # its own class
-        copy._owner, copy._closing = False, []  # noqa: SLF001  # its own class
+        copy._transport = self._transport.replaced(settings)  # its own class
+        copy._owner, copy._closing = False, []  # its own class
         return copy
 
     async def aclose(self) -> None:

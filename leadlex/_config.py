@@ -251,11 +251,17 @@ def _problem_of_url(value: str) -> str | None:
     if not _VISIBLE.fullmatch(value):
         return "it must be printable ASCII without white space"
     try:
-        scheme, authority, path, query, fragment = urlsplit(value)
+        parts = urlsplit(value)
     except ValueError:
         return "it is not a URL"
-    if scheme not in ("https", "http") or not value.lower().startswith(f"{scheme}://"):
+    if parts.scheme not in ("https", "http") or not value.lower().startswith(f"{parts.scheme}://"):
         return "it must begin with https://"
+    if parts.query or parts.fragment or not _PATH.fullmatch(parts.path) or {".", ".."} & set(parts.path.split("/")):
+        return "it must be a scheme, a host and a plain path"
+    return _problem_of_authority(parts.scheme, parts.netloc)
+
+
+def _problem_of_authority(scheme: str, authority: str) -> str | None:
     if "@" in authority:
         return "it must not carry a user name or password"
     match = _AUTHORITY.fullmatch(authority)
@@ -263,8 +269,6 @@ def _problem_of_url(value: str) -> str | None:
         return "its host or port is not valid"
     if scheme == "http" and not is_loopback(match["host"]):
         return "only https keeps the key secret (http is accepted for localhost)"
-    if query or fragment or not _PATH.fullmatch(path) or {".", ".."} & set(path.split("/")):
-        return "it must be a scheme, a host and a plain path"
     return None
 
 
@@ -292,7 +296,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-_OURS = frozenset({"authorization", "host", "content-length", "transfer-encoding", "idempotency-key", "cookie"})
+_OURS = frozenset({"authorization", "host", "content-length", "transfer-encoding", "idempotency-key"})
 
 
 def headers_of(value: object) -> tuple[tuple[str, str], ...]:
@@ -323,6 +327,12 @@ class Settings:
     policy: RetryPolicy = DEFAULT_RETRIES
     resume: bool = True
     max_connections: int = MAX_CONNECTIONS
+
+    @property
+    def address(self) -> str:
+        """Give the host and port of the service."""
+        parts = urlsplit(self.base_url)
+        return f"{parts.hostname}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
 
     def replaced(self, *, timeout: object, retries: object, resume: object, headers: object) -> Settings:
         """Return these settings with the options of `with_options` put in."""

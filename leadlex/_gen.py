@@ -70,11 +70,10 @@ def spoken(text: str) -> str:
 def parameters(method: Method) -> list[str]:
     """Render the parameters of a method, one string each, with the stars that stand between them."""
     arguments = method.args
-    plain = [*arguments.posonlyargs, *arguments.args]
-    first_default = len(plain) - len(arguments.defaults)
+    first_default = len(arguments.args) - len(arguments.defaults)
     rendered = [
         _parameter(arg, arguments.defaults[i - first_default] if i >= first_default else None)
-        for i, arg in enumerate(plain)
+        for i, arg in enumerate(arguments.args)
     ]
     if arguments.kwonlyargs:
         keyword = zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
@@ -84,7 +83,7 @@ def parameters(method: Method) -> list[str]:
 
 def _parameter(arg: ast.arg, default: ast.expr | None) -> str:
     if arg.annotation is None:
-        return arg.arg if default is None else f"{arg.arg}={ast.unparse(default)}"
+        return arg.arg  # self or cls
     typed = f"{arg.arg}: {renamed(_unparsed(arg.annotation))}"
     return typed if default is None else f"{typed} = {_unparsed(default)}"
 
@@ -96,9 +95,8 @@ def _unparsed(node: ast.expr) -> str:
 
 def passed(method: Method) -> list[str]:
     """Render the arguments that hand a method's parameters on."""
-    arguments = method.args
-    plain = [arg.arg for arg in (*arguments.posonlyargs, *arguments.args)][1:]
-    return [*plain, *(f"{arg.arg}={arg.arg}" for arg in arguments.kwonlyargs)]
+    plain = [arg.arg for arg in method.args.args[1:]]
+    return [*plain, *(f"{arg.arg}={arg.arg}" for arg in method.args.kwonlyargs)]
 
 
 def bracketed(before: str, items: list[str], after: str, indent: str) -> list[str]:
@@ -112,12 +110,11 @@ def bracketed(before: str, items: list[str], after: str, indent: str) -> list[st
 # Methods -----------------------------------------------------------------------------------------------------------
 
 
-def head(method: Method, returns: str | None = None) -> list[str]:
+def head(method: Method) -> list[str]:
     """Render the decorators, the signature and the docstring of a method."""
     decorators = [f"    @{ast.unparse(each)}" for each in method.decorator_list]
-    given = renamed(_unparsed(method.returns)) if method.returns else "None"
     name = RENAMED.get(method.name, method.name)
-    lines = bracketed(f"def {name}", parameters(method), f" -> {returns or given}:", "    ")
+    lines = bracketed(f"def {name}", parameters(method), f" -> {renamed(_unparsed(_returns(method)))}:", "    ")
     lines[-1 if len(lines) > 1 else 0] += _quiet(method)
     return [*decorators, *lines, *documentation(method, "        ")]
 
@@ -183,7 +180,7 @@ def same_class(_: ast.ClassDef, method: Method) -> list[str] | None:
 
 def class_method(kind: ast.ClassDef, method: Method) -> list[str] | None:
     """Render a classmethod that makes a client."""
-    if _decorator(method) != "classmethod" or _given(method) != "Self":
+    if _decorator(method) != "classmethod" or _given(method) != "Self" or passed(method):
         return None
     return [
         *head(method),
@@ -203,7 +200,9 @@ def read_only(kind: ast.ClassDef, method: Method) -> list[str] | None:
 
 def listing(_: ast.ClassDef, method: Method) -> list[str] | None:
     """Render what gives an iterator of a listing."""
-    if isinstance(method, ast.AsyncFunctionDef) or _given(method) != "Batched":
+    if isinstance(method, ast.AsyncFunctionDef) or _given(method) != "Batched" or method.decorator_list:
+        return None
+    if method.name.startswith("__") and method.name != "__aiter__":
         return None
     return [*head(method), f"        return Batches(self._bridge, self._wrapped.{method.name}())"]
 
@@ -270,7 +269,23 @@ def _decorator(method: Method) -> str | None:
 
 def _given(method: Method) -> str:
     """Name the class of what a method gives, without its parameters."""
-    return ast.unparse(method.returns).partition("[")[0] if method.returns else ""
+    return ast.unparse(_returns(method)).partition("[")[0]
+
+
+def _returns(method: Method) -> ast.expr:
+    return method.returns or ast.Constant(None)
+
+
+def _is_plain(method: Method) -> bool:
+    """Tell whether a method has nothing that a rule would drop: other parameters, other decorators, a `yield`."""
+    arguments = method.args
+    typed = all(arg.annotation for arg in (*arguments.args[1:], *arguments.kwonlyargs))
+    if arguments.vararg or arguments.kwarg or arguments.posonlyargs or not (typed and method.returns):
+        return False
+    if isinstance(method, ast.AsyncFunctionDef):
+        yields = any(isinstance(node, ast.Yield) for node in ast.walk(method))
+        return not (yields or method.decorator_list)
+    return not method.decorator_list or _decorator(method) in ("property", "classmethod")
 
 
 # The file ----------------------------------------------------------------------------------------------------------
@@ -282,9 +297,11 @@ def rendered_class(kind: ast.ClassDef) -> list[str]:
     Raises:
         UnknownShape: It has something that no rule knows.
     """
-    bases = "".join(f"({ast.unparse(base)})" for base in kind.bases)
-    lines = [f"class {RENAMED[kind.name]}{bases}:", *documentation(kind, "    ")]
-    for node in kind.body[1:]:
+    if kind.keywords or kind.decorator_list:
+        raise UnknownShape(kind, kind)
+    bases = ", ".join(ast.unparse(base) for base in kind.bases)
+    lines = [f"class {RENAMED[kind.name]}{bases and f'({bases})'}:", *documentation(kind, "    ")]
+    for node in kind.body[ast.get_docstring(kind) is not None :]:
         name = getattr(node, "name", "")
         if (kind.name, name) in OMITTED or (name.startswith("_") and not name.startswith("__")):
             continue  # what is private is not a part of the face
@@ -294,7 +311,7 @@ def rendered_class(kind: ast.ClassDef) -> list[str]:
 
 def rendered_method(kind: ast.ClassDef, node: ast.stmt) -> list[str]:
     """Render one method by the first rule that knows its shape."""
-    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not (node.args.vararg or node.args.kwarg):
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and _is_plain(node):
         for rule in _METHODS:
             lines = rule(kind, node)
             if lines is not None:
@@ -328,13 +345,9 @@ def _imported(tree: ast.Module) -> Iterator[tuple[str, str]]:
 def _froms(wanted: dict[str, set[str]]) -> Iterator[str]:
     for module in sorted(wanted):
         names = sorted(wanted[module], key=_import_order)
-        if names:
-            line = f"from {module} import {', '.join(names)}"
-            yield (
-                line
-                if len(line) <= WIDTH
-                else f"from {module} import (\n" + "".join(f"    {n},\n" for n in names) + ")"
-            )
+        line = f"from {module} import {', '.join(names)}"
+        listed = "".join(f"    {name},\n" for name in names)
+        yield line if len(line) <= WIDTH else f"from {module} import (\n{listed})"
 
 
 def _import_order(name: str) -> tuple[int, str]:
@@ -361,11 +374,8 @@ def main(arguments: list[str]) -> int:
     text = generate(read_room)
     if "--check" in arguments:
         same = TARGET.exists() and TARGET.read_text("utf-8") == text
-        print(
-            "_sync.py is up to date."
-            if same
-            else "_sync.py is not what the async rooms make: run python -m leadlex._gen"
-        )
+        verdict = "is up to date" if same else "is not what the async rooms make: run python -m leadlex._gen"
+        sys.stdout.write(f"{TARGET.name} {verdict}.\n")
         return 0 if same else 1
     TARGET.write_text(text, "utf-8")
     return 0

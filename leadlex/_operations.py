@@ -1,6 +1,6 @@
 """The waist of the hourglass: one pure function per endpoint, from arguments to an `Operation`.
 
-Rule: every path of the API is in this file and nowhere else, and so is every check of an argument; nothing is sent here.
+Rule: every path of the API is in this file and nowhere else, and so is the check of every argument; nothing is sent.
 
 Source: the service's pages on Lexi (chat, stream, conversations, tasks); `lexi.openapi.yaml` in the sandbox.
 """
@@ -34,6 +34,9 @@ Repeat = Literal["free", "once", "keyed"]
 """What may be repeated: `free` (a GET), `once` (it may act or cost twice), `keyed` (the service knows a repetition)."""
 
 Permission = Literal["lexi", "write:ai", "read:ai"]
+
+CHAT: Final = "/v1/lexi/chat"
+STREAM_CHAT: Final = "/v1/lexi/chat/stream"
 
 MAX_STREAM_MESSAGE: Final = 12_000
 MAX_PER_PAGE: Final = 100
@@ -78,6 +81,11 @@ class Operation(Generic[T]):
     empty: bool = False
 
     @property
+    def is_fixed(self) -> bool:
+        """Tell whether the target is the same in every call."""
+        return self.path in (CHAT, STREAM_CHAT) and not self.query
+
+    @property
     def target(self) -> str:
         """Give what follows the base URL."""
         return f"{self.path}?{self.query}" if self.query else self.path
@@ -96,7 +104,7 @@ def chat(message: object, *, conversation_id: object, context: object) -> Operat
     return Operation(
         name="chat",
         method="POST",
-        path="/v1/lexi/chat",
+        path=CHAT,
         read=_read_reply,
         body=_body({"message": text, **({"context": entries} if entries else {})}),
         repeat="once",
@@ -126,7 +134,7 @@ def stream_chat(
     return Operation(
         name="stream_chat",
         method="POST",
-        path="/v1/lexi/chat/stream",
+        path=STREAM_CHAT,
         read=_read_nothing,
         body=_body({name: value for name, value in fields.items() if value not in (None, {})}),
         repeat="keyed",

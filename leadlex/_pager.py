@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Iterable, Sequence
-from typing import Generic, Protocol, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
+import anyio
 from attrs import evolve
 
 from ._config import MAX_COLLECTED, whole
@@ -28,6 +29,8 @@ class HasId(Protocol):
 
 
 T = TypeVar("T", bound=HasId)
+
+SIDE_BY_SIDE: Final = 8
 
 
 B = TypeVar("B")
@@ -89,20 +92,20 @@ class AsyncPager(Generic[T]):
             page = await lexi.conversations(per_page=10).first_page()
             print(page.total)
         """
-        return await self._transport.send(at_page(self._listing, self._first))
+        return await _Pages(self._transport, self._listing, self._first).page(self._first)
 
     async def collect(self, limit: int | None = None) -> list[T]:
-        """Return the items as a list.
+        """Return the items as a list, asking for up to 8 pages side by side.
 
         Args:
-            limit: How many at most; only the pages that are needed are asked for.
+            limit: How many at most; only the pages needed are asked for, and never more than the quota has left.
 
         Example:
             newest = await lexi.conversations().collect(limit=20)
         """
         most = None if limit is None else whole(limit, "limit", 1, MAX_COLLECTED)
         items = list[T]()
-        async for page in self.pages():
+        async for page in _Pages(self._transport, self._listing, self._first, SIDE_BY_SIDE, most):
             items += page.items
             if most is not None and len(items) >= most:
                 return items[:most]
@@ -110,13 +113,27 @@ class AsyncPager(Generic[T]):
 
 
 class _Pages(Batched[Page[T]]):
-    """Ask for one page after the other; a class, since a generator left early would need closing."""
+    """Give one page after the other; a class, since a generator left early would need closing.
 
-    def __init__(self, transport: Transport, listing: Operation[Page[T]], first: int) -> None:
+    Args:
+        transport: What sends.
+        listing: What is sent for a page.
+        first: The number of the first page.
+        ahead: How many pages may be asked for at once.
+        limit: How many items are wanted.
+    """
+
+    def __init__(
+        self, transport: Transport, listing: Operation[Page[T]], first: int, ahead: int = 1, limit: int | None = None
+    ) -> None:
         self._transport = transport
         self._listing = listing
         self._progress = Progress[T]()
-        self._next = first
+        self._first = self._next = first
+        self._ahead = ahead
+        self._limit = limit
+        self._last: Page[T] | None = None
+        self._fetched: dict[int, Page[T] | LeadLexError] = {}
 
     async def __anext__(self) -> Page[T]:
         for page in await self.next_batch():
@@ -126,18 +143,49 @@ class _Pages(Batched[Page[T]]):
     async def next_batch(self) -> Sequence[Page[T]]:
         """Return the next page that has something new; none at the end."""
         while not self._progress.ended:
-            page = self._progress.take(await self._page(self._next))
+            page = self._progress.take(await self.page(self._next))
+            self._note_moves(page)
             self._next += 1
             if page.items:
                 return [page]
         return []
 
-    async def _page(self, number: int) -> Page[T]:
+    def _note_moves(self, page: Page[T]) -> None:
+        """Go on page by page where rows moved: of pages asked for at once, a later one may be the older one."""
+        if self._last is not None and page.total != self._last.total:
+            self._fetched.clear()
+            self._ahead = 1
+        self._last = page
+
+    async def page(self, number: int) -> Page[T]:
+        """Return one page, whole; ask for some behind it where they are surely needed."""
+        if number not in self._fetched:
+            async with anyio.create_task_group() as group:
+                for each in range(number, number + self._wave()):
+                    group.start_soon(self._fetch, each)
+        page = self._fetched.pop(number)
+        if isinstance(page, LeadLexError):
+            page.next_page = number
+            raise page
+        return page
+
+    async def _fetch(self, number: int) -> None:
         try:
-            return await self._transport.send(at_page(self._listing, number))
+            page = await self._transport.send(at_page(self._listing, number))
         except LeadLexError as error:
-            error.next_page = number
-            raise
+            self._fetched[number] = error
+        else:
+            self._fetched[number] = page
+
+    def _wave(self) -> int:
+        """Count the pages to ask for at once: those that are surely needed, and no more than the quota has left."""
+        last, quota = self._last, self._transport.seen.rate_limit
+        if last is None or last.per_page is None or last.total is None:
+            return 1
+        wanted = last.total if self._limit is None else min(last.total, self._limit + (self._first - 1) * last.per_page)
+        needed = -(-wanted // last.per_page) - self._next + 1
+        left = self._ahead if quota is None or quota.remaining is None else quota.remaining
+        return max(1, min(self._ahead, needed, left))
 
 
 class Progress(Generic[T]):

@@ -129,7 +129,7 @@ def charged_after(operation: Operation[Any], fault: Fault) -> Charged:
 def worse(one: Charged, other: Charged) -> Charged:
     """Return what is known of a call, of which two attempts had these outcomes."""
     order: tuple[Charged, ...] = ("no", "unknown", "yes")
-    return max(one, other, key=order.index)
+    return order[max(order.index(one), order.index(other))]
 
 
 def fault_of_status(status: int, code: str | None) -> Fault:
@@ -155,6 +155,7 @@ class Progress:
     Source: https://www.encode.io/httpcore/extensions/ ("trace").
     """
 
+    handed_over: bool = False
     traced: bool = False
     connect_failed: bool = False
     started: bool = False
@@ -162,6 +163,8 @@ class Progress:
     proxy_status: int | None = None
     status: int | None = None
     pool_failed: bool = False
+    address: str | None = None
+    """Where the connection went, a proxy's address where there is one."""
 
     def note(self, name: str, info: Mapping[str, Any]) -> None:
         """Take in one event of the trace."""
@@ -169,6 +172,8 @@ class Progress:
         step = name.rpartition(".")[0].rpartition(".")[2] + name[name.rfind(".") :]
         connecting = getattr(info.get("request"), "method", None) == b"CONNECT"
         match step:
+            case "connect_tcp.started":
+                self.address = f"{info['host']}:{info['port']}"
             case "connect_tcp.failed" | "start_tls.failed":
                 self.connect_failed = True
             case "send_request_headers.started" if not connecting:
@@ -189,8 +194,15 @@ class Progress:
             self.proxy_status = status
 
     @property
+    def may_have_acted(self) -> bool:
+        """Tell whether the service may have read the request: without a trace, from the moment it was handed over."""
+        return self.handed_over and (self.started or not self.traced)
+
+    @property
     def fault(self) -> Fault:
         """Name the fault of an attempt that ended without an answer."""
+        if not self.handed_over:
+            return Fault.LOCAL
         if self.pool_failed:
             return Fault.POOL
         if self.started or not self.traced:
@@ -252,6 +264,7 @@ def too_late(
 _SECONDS: Final = re.compile(r"[ \t]*([0-9]{1,9})[ \t]*", re.ASCII)
 _RESET: Final = re.compile(r"[0-9]{10}", re.ASCII)
 _TWO_DAYS: Final = 48 * 3600.0
+_SLACK: Final = 5.0
 
 
 def http_date(value: str | None) -> float | None:
@@ -294,7 +307,7 @@ def reset_of(headers: Mapping[str, str], now: float) -> datetime | None:
     if reset is None or headers.get("x-ratelimit-remaining", "0").strip() != "0":
         return None
     # Seconds that are milliseconds, or another limiter's, fall outside of two days.
-    return reset if -5.0 <= reset.timestamp() - server_now(headers, now) <= _TWO_DAYS else None
+    return reset if -_SLACK <= reset.timestamp() - server_now(headers, now) <= _TWO_DAYS else None
 
 
 def rate_limit_of(headers: Mapping[str, str]) -> RateLimit:
@@ -326,7 +339,7 @@ class RetryQuota:
     THROTTLE_COST: Final = 5
 
     def __init__(self) -> None:
-        self.level = self.CAPACITY
+        self.level: int = self.CAPACITY
         self._lock = threading.Lock()
 
     def take(self, fault: Fault) -> int:

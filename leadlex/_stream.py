@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, cast
 
 import anyio
+import httpx
 from attrs import evolve
 from httpx_sse import EventSource, ServerSentEvent
 
 from ._body import Unusable
-from ._errors import LeadLexError, StreamBusyError, StreamDivergedError, StreamInterruptedError
+from ._errors import ClientClosedError, LeadLexError, StreamBusyError, StreamDivergedError, StreamInterruptedError
 from ._events import Done, StreamEvent, TextDelta
 from ._faults import Broken, cut_short
 from ._log import record
@@ -25,8 +26,8 @@ from ._models import ChatReply
 from ._operations import Operation
 from ._replay import Divergence, Replay, Transcript
 from ._retry import Fault
-from ._transport import Opened, Transport
-from ._wire import End, WireError, WireProblem, event_of
+from ._transport import Call, Opened, Transport
+from ._wire import End, WireError, WireProblem, event_of, repaired
 
 MAX_TEXT: Final = 64 << 20
 """Characters of one reply, above which a server is not believed."""
@@ -60,7 +61,8 @@ class AsyncChatStream:
 
     def __init__(self, reading: Reading) -> None:
         self._reading = reading
-        self._events = _read(reading)
+        self._blocks = _read(reading)
+        self._batch: Iterator[StreamEvent] = iter(())
         self._busy = False
 
     def __repr__(self) -> str:
@@ -70,13 +72,22 @@ class AsyncChatStream:
         return self
 
     async def __anext__(self) -> StreamEvent:
+        while True:
+            for event in self._batch:
+                return event
+            self._batch = await self._next_batch()
+
+    async def _next_batch(self) -> Iterator[StreamEvent]:
         if self._busy:
             raise StreamBusyError
         self._busy = True
         try:
-            return await self._events.__anext__()
-        except StopAsyncIteration:
-            self._reading.check_whole()
+            return await self._blocks.__anext__()
+        except BaseException as end:
+            # Whatever a generator raises, a cancellation too, it is over and has closed its connection.
+            self._reading.ended = True
+            if isinstance(end, StopAsyncIteration):
+                self._reading.check_whole()
             raise
         finally:
             self._busy = False
@@ -117,7 +128,7 @@ class AsyncChatStream:
         return self.reply
 
     async def aclose(self) -> None:
-        """Stop reading and free the connection; closing twice is fine.
+        """Stop reading and free the connection; closing twice is fine, and so is closing while another task reads.
 
         Example:
             stream = lexi.stream_chat("Summarize my pipeline")
@@ -125,8 +136,11 @@ class AsyncChatStream:
             await stream.aclose()
         """
         self._reading.closed = True
-        if not self._busy:
-            await self._events.aclose()
+        self._batch = iter(())
+        if self._busy:
+            await self._reading.interrupt()
+        else:
+            await self._blocks.aclose()
 
     @property
     def reply(self) -> ChatReply:
@@ -156,7 +170,7 @@ class AsyncChatStream:
     @property
     def charged(self) -> Charged:
         """Say whether it was charged, as an error would say it now."""
-        return "yes" if self._reading.transcript.done else self._reading.call.charged_now
+        return "yes" if self._reading.transcript.billed else self._reading.call.charged_now
 
     def __del__(self) -> None:
         # No I/O here: dropping the generator makes the loop close it, which frees the connection.
@@ -165,6 +179,16 @@ class AsyncChatStream:
             warnings.warn(
                 f"{self!r} was left before its end and never closed", ResourceWarning, source=self, stacklevel=1
             )
+
+
+async def read_batch(stream: AsyncChatStream) -> list[StreamEvent]:
+    """Return the events that came together; none at the end. The bridge reads so, to cross once for all of them."""
+    while not (events := [*stream._batch]):  # noqa: SLF001  # the same room
+        try:
+            stream._batch = await stream._next_batch()  # noqa: SLF001  # the same
+        except StopAsyncIteration:
+            break
+    return events
 
 
 class _Texts(AsyncIterator[str]):
@@ -185,11 +209,14 @@ class Reading:
 
     def __init__(self, transport: Transport, operation: Operation[None]) -> None:
         self.transport = transport
-        self.call = transport.begin(operation)
-        self.transcript = Transcript()
+        self.call: Call[None] = transport.begin(operation)
+        self.opened: Opened | None = None
+        self.transcript: Transcript = Transcript()
         self.replay: Replay | None = None
-        self.half = ""
+        self.broken: Broken | None = None
+        self.half: str = ""
         self.started = False
+        self.alive: bool = False
         self.closed = False
         self.ended = False
         self.error: LeadLexError | None = None
@@ -202,7 +229,14 @@ class Reading:
     @property
     def abandoned(self) -> bool:
         """Tell whether a connection may be left open."""
-        return self.started and not (self.closed or self.ended)
+        return self.started and not (self.closed or self.ended or self.transport.homes.closed)
+
+    async def interrupt(self) -> None:
+        """End another task's wait for the next event: for a head, between two attempts, or for bytes."""
+        if self.call.waits is not None:
+            self.call.waits.cancel()
+        elif self.opened is not None:
+            await self.opened.text.hang_up()
 
     def reply(self) -> ChatReply:
         """Make the reply so far."""
@@ -210,36 +244,54 @@ class Reading:
 
     def check_whole(self) -> None:
         """Refuse to let an end that was not proved look like one."""
-        if self.transcript.done:
-            return
-        if self.error is not None:
-            raise self.error
-        key = self.call.operation.idempotency_key or ""
-        error = StreamInterruptedError("The stream was closed or cancelled before its end.", key)
+        if not self.transcript.done:
+            raise self.error or self.unfinished()
+
+    def unfinished(self) -> LeadLexError:
+        """Say that the stream was closed before its end."""
+        if self.transport.homes.closed:
+            error: LeadLexError = ClientClosedError()
+        else:
+            key = self.call.operation.idempotency_key or ""
+            error = StreamInterruptedError("The stream was closed or cancelled before its end.", key)
         error.charged = self.call.charged_now
         error.partial = self.reply() if self.transcript.begun else None
-        raise error
+        return error
 
-    def accept(self, sse: ServerSentEvent) -> StreamEvent | None:
-        """Return what is to be handed out for an event of the wire, if anything.
+    def events(self, block: str) -> Iterator[StreamEvent]:
+        """Hand out the events of a block one by one; what breaks the stream is kept in `broken`."""
+        try:
+            late = parsed(block)
+            for sse in late:
+                self.alive = True
+                for event in self._meant(sse):
+                    fresh = self._fresh(event)
+                    if fresh is not None:
+                        yield fresh
+                if self.transcript.done:
+                    _note_second_done(late)
+        except Exception as error:  # noqa: BLE001  # whatever it is, it is translated
+            self.broken = _broken(self, error)
 
-        Raises:
-            Problem: It is an `error` event.
-            WireError: It is not the contract's.
-            Divergence: It does not continue what was handed out.
-        """
+    def _fresh(self, event: StreamEvent) -> StreamEvent | None:
+        """Return what of an event is to be handed out, if anything."""
+        fresh = event if self.replay is None else self.replay.new_part(event)
+        if fresh is not None:
+            self._check(fresh)
+            self.transcript.add(fresh)
+        return fresh
+
+    def _meant(self, sse: ServerSentEvent) -> tuple[StreamEvent, ...]:
         event = event_of(sse.event, sse.data)
         if isinstance(event, End):
             event = Done()
         elif isinstance(event, WireProblem):
             raise _Problem(event)
         if type(event) is TextDelta:
-            event = self._whole_characters(event)
-        fresh = event if self.replay is None else self.replay.new_part(event)
-        if fresh is not None:
-            self._check(fresh)
-            self.transcript.add(fresh)
-        return fresh
+            return (self._whole_characters(event),)
+        if type(event) is Done and self.half:
+            return TextDelta(repaired(self.half)), event
+        return (event,)
 
     def _whole_characters(self, event: TextDelta) -> TextDelta:
         """Hold back half of a surrogate pair until its other half comes, and replace one that never will."""
@@ -247,7 +299,7 @@ class Reading:
         if text.isascii():
             return event
         self.half = text[-1] if "\ud800" <= text[-1] <= "\udbff" else ""
-        whole = _repaired(text[: len(text) - len(self.half)])
+        whole = repaired(text[: len(text) - len(self.half)])
         return event if whole == event.delta else evolve(event, delta=whole)
 
     def _check(self, event: StreamEvent) -> None:
@@ -260,14 +312,6 @@ class Reading:
             raise Unusable(f"its text is longer than {MAX_TEXT >> 20} Mi characters")
 
 
-def _repaired(text: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
-
-
 class _Problem(Exception):
     """Carry an `error` event to where the attempt ends."""
 
@@ -276,44 +320,61 @@ class _Problem(Exception):
         self.problem = problem
 
 
-async def _read(reading: Reading) -> AsyncGenerator[StreamEvent, None]:
-    """Open the stream, hand out its events, and open it again where it may be continued."""
+def parsed(block: str) -> Iterator[ServerSentEvent]:
+    """Read the events of a block of text."""
+    # An event with empty data is httpx-sse's echo of an id; none of this API's has any.
+    return (sse for sse in EventSource(cast("httpx.Response", _Block(block))).iter_sse() if sse.data)
+
+
+class _Block:
+    """Be a response with one block of text, for httpx-sse to read."""
+
+    headers: Final = {"content-type": "text/event-stream"}
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def iter_text(self) -> Iterator[str]:
+        """Give the text."""
+        return iter((self._text,))
+
+
+async def _read(reading: Reading) -> AsyncGenerator[Iterator[StreamEvent], None]:
+    """Open the stream, hand out its events block by block, and open it again where it may be continued."""
     transport, call = reading.transport, reading.call
     reading.started = True
     while True:
+        reading.broken = None
         opened = await transport.open(call)
         if isinstance(opened, Broken):
-            broken = opened
+            reading.broken = _unopened(reading, opened)
         else:
-            source = EventSource(opened.response).aiter_sse()
+            reading.opened = opened
             try:
-                broken = cut_short()
-                async for sse in source:
-                    # An event with empty data is httpx-sse's echo of an id; none of this API's has any.
-                    if not sse.data:
-                        continue
-                    opened.clocks.note_event()
-                    event = reading.accept(sse)
-                    if event is not None:
-                        yield event
-                    if reading.transcript.done:
+                async for block in opened.text:
+                    yield reading.events(block)
+                    if reading.alive:
+                        opened.clocks.note_event()
+                    reading.alive = False
+                    if reading.broken or reading.transcript.done:
                         break
             except Exception as error:  # noqa: BLE001  # whatever it is, it is translated
-                broken = _broken(reading, error)
+                reading.broken = _broken(reading, error)
             finally:
-                await _finish(reading, opened, source)
+                await _finish(reading, opened)
         if reading.transcript.done:
-            reading.ended = True
             return
-        await _again(reading, broken)
+        await _again(reading, reading.broken or cut_short())
 
 
 async def _again(reading: Reading, broken: Broken) -> None:
     try:
+        if reading.closed:
+            raise reading.unfinished()
         await reading.transport.again(reading.call, broken, reading.transcript)
     except LeadLexError as error:
-        reading.ended, reading.error = True, error
-        raise
+        reading.error = reading.unfinished() if reading.closed else error
+        raise reading.error from error.__cause__
     reading.half = ""
     reading.replay = Replay(reading.transcript) if reading.transcript.begun else None
 
@@ -327,6 +388,15 @@ def _broken(reading: Reading, error: Exception) -> Broken:
     return transport.broken(call, error)
 
 
+def _unopened(reading: Reading, broken: Broken) -> Broken:
+    """Say of a replay that is no stream at all that it does not continue what was handed out."""
+    if broken.fault is not Fault.PAYLOAD or not reading.transcript.begun:
+        return broken
+    error = _diverged(reading, Divergence("it is not an event stream", ""))
+    error.__cause__ = broken.error
+    return Broken(Fault.PAYLOAD, error)
+
+
 def _diverged(reading: Reading, divergence: Divergence) -> StreamDivergedError:
     transcript = reading.transcript
     return StreamDivergedError(
@@ -338,7 +408,7 @@ def _diverged(reading: Reading, divergence: Divergence) -> StreamDivergedError:
     )
 
 
-async def _finish(reading: Reading, opened: Opened, source: AsyncGenerator[ServerSentEvent, None]) -> None:
+async def _finish(reading: Reading, opened: Opened) -> None:
     """Close the connection, or read it to its end so that the next call uses it again."""
     done = reading.transcript.done
     if done is not None:
@@ -346,17 +416,20 @@ async def _finish(reading: Reading, opened: Opened, source: AsyncGenerator[Serve
         if done.credits_remaining is not None:
             reading.transport.seen.credits_remaining = done.credits_remaining
         with anyio.move_on_after(_DRAIN, shield=True):
-            await _drain(opened, source)
+            await _drain(opened)
     with anyio.CancelScope(shield=True):
-        await source.aclose()
-        await opened.aclose()
+        await opened.text.aclose()
 
 
-async def _drain(opened: Opened, source: AsyncGenerator[ServerSentEvent, None]) -> None:
-    opened.guard.drained = 0
+async def _drain(opened: Opened) -> None:
+    opened.text.drain()
     try:
-        async for sse in source:
-            if sse.event == "done":
-                record(logging.WARNING, "ignored", field="a second done event")
+        async for block in opened.text:
+            _note_second_done(parsed(block))
     except Exception:  # noqa: BLE001  # the answer is whole; how its connection ends is no matter
         return
+
+
+def _note_second_done(late: Iterator[ServerSentEvent]) -> None:
+    if any(sse.event == "done" for sse in late):
+        record(logging.WARNING, "ignored", field="a second done event")

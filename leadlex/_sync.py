@@ -165,7 +165,7 @@ class LeadLex:
             conversation_id: The conversation to go on with.
             context: CRM records that the question is about; see `StreamContext`.
             allow_tools: Whether Lexi may use the CRM's tools.
-            idempotency_key: A UUID; that of an earlier, broken call asks again, from the first word, without paying again.
+            idempotency_key: A UUID; that of an earlier, broken call asks again from the first word, free of charge.
 
         Raises:
             ConfigurationError: An argument can't be used.
@@ -485,7 +485,7 @@ class ChatStream:
         return self._pump.finish(self._wrapped.final_reply())
 
     def close(self) -> None:
-        """Stop reading and free the connection; closing twice is fine.
+        """Stop reading and free the connection; closing twice is fine, and so is closing while another task reads.
 
         Example:
             stream = lexi.stream_chat("Summarize my pipeline")
@@ -575,10 +575,10 @@ class Pager(Generic[T]):
         return self._bridge.call(self._wrapped.first_page())
 
     def collect(self, limit: int | None = None) -> list[T]:
-        """Return the items as a list.
+        """Return the items as a list, asking for up to 8 pages side by side.
 
         Args:
-            limit: How many at most; only the pages that are needed are asked for.
+            limit: How many at most; only the pages needed are asked for, and never more than the quota has left.
 
         Example:
             newest = lexi.conversations().collect(limit=20)

@@ -30,9 +30,10 @@ async def wait_for_task(transport: Transport, id: str, timeout: float, poll_inte
         missed = 0 if task else missed + 1
         if missed > 1:
             raise NotFoundError(404, "not_found", "no list of tasks has it")
-        if transport.time.now() + pause > ends:
+        left = ends - transport.time.now()
+        if left <= 0:
             raise APITimeoutError("wait", timeout)
-        await transport.rest(pause)
+        await transport.rest(min(pause, left))
         pause = min(pause * _GROWTH, _LONGEST)
 
 

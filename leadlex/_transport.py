@@ -10,21 +10,23 @@ import logging
 import random
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any, Final, Generic, NoReturn, TypeVar
 
 import anyio
 import httpx
 from attrs import define, field, frozen
 
-from ._body import MAX_ERROR, MAX_JSON, Clocks, Expired, GuardedStream, Unusable, read_all
+from ._body import MAX_ERROR, MAX_JSON, Clocks, Expired, GuardedText, Unusable, close, read_all
 from ._config import USER_AGENT, Settings
 from ._errors import ClientClosedError, LeadLexError
 from ._faults import Broken, Rejected, Translator, interrupted, without_traceback
 from ._log import record
 from ._meta import Charged, Meta, RateLimit
 from ._operations import Operation
-from ._pool import Home, Homes
+from ._pool import Homes
 from ._replay import Transcript
 from ._retry import (
     Fault,
@@ -68,10 +70,9 @@ class Time:
         """Return a number from 0 to 1."""
         return random.random()  # noqa: S311  # spreads retries, guards nothing
 
-    async def sleep(self, seconds: float, home: Home) -> None:
-        """Wait, or end early when the client is closed."""
-        with anyio.move_on_after(seconds):
-            await home.closing.wait()
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
+        await anyio.sleep(seconds)
 
 
 @define
@@ -97,32 +98,27 @@ class Call(Generic[T]):
     charged: Charged = "no"
     head_seen: bool = False
     meta: Meta | None = field(default=None, repr=False)
+    waits: anyio.CancelScope | None = field(default=None, repr=False)
     progress: Progress = field(factory=Progress, repr=False)
 
     @property
     def charged_now(self) -> Charged:
         """Say what is known if the call ended here."""
-        sent = self.attempts > 0 and (self.progress.started or not self.progress.traced)
-        return worse(self.charged, "unknown" if sent and self.operation.costs else "no")
+        sent = self.progress.may_have_acted and self.operation.costs
+        return worse(self.charged, "unknown" if sent else "no")
 
 
 @frozen
 class Opened:
     """Hold a stream whose head was read and found good."""
 
-    response: httpx.Response
-    guard: GuardedStream
+    text: GuardedText
     clocks: Clocks
 
-    async def aclose(self) -> None:
-        """Close the connection, or give it back if the body was read to its end."""
-        await _close(self.response)
 
-
-async def _close(response: httpx.Response) -> None:
-    # Closing waits for the peer in TLS; a cancelled caller must not leave the socket behind, nor hang.
-    with anyio.move_on_after(1.0, shield=True):
-        await response.aclose()
+@lru_cache(maxsize=16)
+def _parsed(url: str) -> httpx.URL:
+    return httpx.URL(url)
 
 
 class Transport:
@@ -142,7 +138,7 @@ class Transport:
         self.seen = seen
         self.quota = quota
         self.time = time
-        self.translator = Translator(settings.key, settings.timeout)
+        self.translator: Translator = Translator(settings.key, settings.timeout, settings.address)
 
     def __repr__(self) -> str:
         return f"<Transport to {self.settings.base_url}>"
@@ -173,14 +169,15 @@ class Transport:
         return Call(operation, now, None if total is None else now + total)
 
     async def _attempt(self, call: Call[T]) -> T | Broken:
-        clocks = Clocks(self.settings.timeout, call.deadline, streams=False)
+        clocks = Clocks(self.settings.timeout, call.deadline, self.time.now, streams=False)
+        call.meta, call.progress = None, Progress()
         try:
-            with anyio.move_on_after(clocks.next_end()[0]):
+            with self._waiting(call), anyio.move_on_after(clocks.next_end()[0]):
                 response = await self._head(call, clocks)
                 try:
                     return await self._answer(call, response, clocks)
                 finally:
-                    await _close(response)
+                    await close(response)
             raise Expired("total")  # noqa: TRY301  # translated with all the others
         except Exception as error:  # noqa: BLE001  # whatever it is, it is translated
             return self.broken(call, error)
@@ -190,7 +187,7 @@ class Transport:
         if not (response.status_code == 200 or (empty and response.is_success)):  # noqa: PLR2004  # RFC 9110, 15.3.1
             raise Rejected(await self._rejection(call, response, clocks, meta))
         body = await read_all(response, clocks, MAX_JSON)
-        answer = None if empty and not body else loads_bytes(body)
+        answer = None if empty and not body else self._loads(meta, body)
         problem = problem_of(answer)
         if problem:
             raise Rejected(self._refusal(call, meta, problem, body))
@@ -198,15 +195,25 @@ class Transport:
         self.succeeded(call)
         return value
 
+    def _loads(self, meta: Meta, body: bytes) -> Any:  # noqa: ANN401  # JSON
+        try:
+            return loads_bytes(body)
+        except WireError:
+            # A page in place of JSON is worth showing; broken JSON may be what Lexi wrote, and is not.
+            if "json" in meta.headers.get("content-type", ""):
+                raise
+            raise Rejected(self.translator.other_answer(meta, body)) from None
+
     # Streams -------------------------------------------------------------------------------------------------------
 
     async def open(self, call: Call[Any]) -> Opened | Broken:
         """Make one attempt to begin a stream; the caller closes what is opened."""
-        clocks = Clocks(self.settings.timeout, call.deadline, streams=True)
+        clocks = Clocks(self.settings.timeout, call.deadline, self.time.now, streams=True)
         seconds, clock = clocks.next_end()
         began = self.time.now()
+        call.meta, call.progress = None, Progress()
         try:
-            with anyio.move_on_after(max(0.0, seconds)):
+            with self._waiting(call), anyio.move_on_after(max(0.0, seconds)):
                 response = await self._head(call, clocks)
                 clocks.waited = self.time.now() - began
                 return await self._opened(call, response, clocks)
@@ -220,23 +227,32 @@ class Transport:
             media_type = response.headers.get("content-type", "").partition(",")[0].partition(";")[0]
             if response.status_code != 200 or media_type.strip().lower() != "text/event-stream":  # noqa: PLR2004  # 15.3.1
                 raise Rejected(await self._rejection(call, response, clocks, meta))  # noqa: TRY301  # closes below
-            guard = GuardedStream(response, clocks)
+            text = GuardedText(response, clocks)
         except BaseException:
-            await _close(response)
+            await close(response)
             raise
         call.head_seen = True
-        # A response of our own makes httpx-sse read guarded UTF-8, whatever coding or charset the head claims.
-        readable = httpx.Response(200, headers={"content-type": "text/event-stream"}, stream=guard)
-        return Opened(readable, guard, clocks)
+        return Opened(text, clocks)
 
     # Heads ---------------------------------------------------------------------------------------------------------
 
+    @contextmanager
+    def _waiting(self, call: Call[Any]) -> Generator[None]:
+        """Let what is awaited in the block be ended by closing the client, or through the call."""
+        with self.homes.here().waiting() as scope:
+            call.waits = scope
+            try:
+                yield
+            finally:
+                call.waits = None
+
     async def _head(self, call: Call[Any], clocks: Clocks) -> httpx.Response:
         home = self.homes.here()
-        call.meta, call.progress = None, Progress()
         call.attempts += 1
         request = self._request(call)
+        call.progress.handed_over = True
         response = await home.client.send(request, stream=True, auth=None, follow_redirects=False)
+        home.responses.add(response)
         # httpcore looks the read timeout up again for the body; until the head, Lexi may think.
         request.extensions["timeout"]["read"] = clocks.idle
         return response
@@ -250,28 +266,31 @@ class Transport:
         times = {"connect": timeout.connect, "write": timeout.write, "pool": timeout.pool, "read": None}
         return httpx.Request(
             call.operation.method,
-            self.settings.base_url + call.operation.target,
+            self._url(call.operation),
             headers=self._headers(call.operation),
             content=call.operation.body,
             extensions={"timeout": times, "trace": trace},
         )
 
-    def _headers(self, operation: Operation[Any]) -> httpx.Headers:
-        headers = httpx.Headers(
-            {
-                "User-Agent": USER_AGENT,
-                "Accept": "text/event-stream" if operation.streams else "application/json",
-                # A compressed stream would wait for its compressor.
-                "Accept-Encoding": "identity" if operation.streams else "gzip",
-            }
-        )
+    def _url(self, operation: Operation[Any]) -> httpx.URL:
+        # A parsed URL is kept only where it names an endpoint: ids and searches are not for keeping.
+        url = self.settings.base_url + operation.target
+        return _parsed(url) if operation.is_fixed else httpx.URL(url)
+
+    def _headers(self, operation: Operation[Any]) -> list[tuple[bytes, bytes]]:
+        headers = {
+            b"user-agent": USER_AGENT.encode(),
+            b"accept": b"text/event-stream" if operation.streams else b"application/json",
+            # A compressed stream would wait for its compressor.
+            b"accept-encoding": b"identity" if operation.streams else b"gzip",
+        }
         if operation.body is not None:
-            headers["Content-Type"] = "application/json"
-        headers.update(self.settings.headers)
+            headers[b"content-type"] = b"application/json"
+        headers.update((name.lower().encode(), value.encode()) for name, value in self.settings.headers)
         if operation.idempotency_key is not None:
-            headers["Idempotency-Key"] = operation.idempotency_key
-        headers["Authorization"] = self.settings.key.authorization
-        return headers
+            headers[b"idempotency-key"] = operation.idempotency_key.encode()
+        headers[b"authorization"] = self.settings.key.authorization.encode()
+        return list(headers.items())
 
     def _meta(self, call: Call[Any], response: httpx.Response) -> Meta:
         raw, masked, headers = response.headers.raw, self.settings.key.masked, dict[str, str]()
@@ -326,14 +345,15 @@ class Transport:
 
     def event_broken(self, call: Call[Any], problem: WireProblem) -> Broken:
         """Translate an `error` event."""
-        return self.translator.event(call.meta or Meta(status_code=200), problem, call.operation.permission)
+        meta = call.meta or Meta(status_code=200)
+        return self.translator.event(meta, problem, call.operation.permission, self.time.wall())
 
     def broken(self, call: Call[Any], error: Exception) -> Broken:
         """Translate whatever ended an attempt."""
         if isinstance(error, Rejected):
             return error.broken
         if self.homes.closed:
-            return Broken(Fault.LOST if call.progress.started else Fault.LOCAL, ClientClosedError())
+            return Broken(Fault.LOST if call.progress.may_have_acted else Fault.LOCAL, ClientClosedError())
         if isinstance(error, LeadLexError):
             return Broken(Fault.LOCAL, error)
         return self.translator.exception(error, call.progress, call.meta, streams=call.head_seen)
@@ -347,13 +367,16 @@ class Transport:
             LeadLexError: There is no next attempt.
         """
         call.charged = worse(call.charged, charged_after(call.operation, broken.fault))
-        delay = self._delay(call, broken, handed_out)
+        call.progress = Progress()
+        delay = None if self.homes.closed else self._delay(call, broken, handed_out)
         self._record(call, broken, delay)
         if delay is None:
             self.fail(call, broken, handed_out)
-        await self.time.sleep(delay, self.homes.here())
-        if self.homes.closed:
-            self.fail(call, Broken(broken.fault, ClientClosedError()), handed_out)
+        try:
+            with self._waiting(call):
+                await self.time.sleep(delay)
+        except ClientClosedError as error:
+            self.fail(call, Broken(broken.fault, error), handed_out)
         if too_late(self.settings.policy, self.time.now(), 0.0, call.first_failure, call.deadline, call.began):
             self.fail(call, broken, handed_out)
 
@@ -369,12 +392,13 @@ class Transport:
         delay = pause_before(policy, broken.fault, tries, broken.hint, self.time.chance()) if allowed else None
         if delay is None or too_late(policy, now, delay, call.first_failure, call.deadline, call.began):
             return None
+        if broken.fault is Fault.IN_FLIGHT:
+            return delay  # to ask whether it is done is no attempt, and takes nothing from those of others
         taken = self.quota.take(broken.fault)
         if not taken:
             return None
         call.taken = taken
-        if broken.fault is not Fault.IN_FLIGHT:
-            call.resumes, call.tries = call.resumes + begun, call.tries + (not begun)
+        call.resumes, call.tries = call.resumes + begun, call.tries + (not begun)
         return delay
 
     async def rest(self, seconds: float) -> None:
@@ -383,8 +407,8 @@ class Transport:
         Raises:
             ClientClosedError: It was.
         """
-        await self.time.sleep(seconds, self.homes.here())
-        self.homes.here()
+        with self.homes.here().waiting():
+            await self.time.sleep(seconds)
 
     def fail(self, call: Call[Any], broken: Broken, handed_out: Transcript | None = None) -> NoReturn:
         """Raise what ended a call, with all that is known of it."""

@@ -104,8 +104,24 @@ def _exactly(kind: type[T], named: str) -> Callable[[Any, Any], T]:
     return check
 
 
+_raw_text: Final = _exactly(str, "a text")
+
+
+def _text(value: Any, _: object) -> str:  # noqa: ANN401  # JSON
+    return repaired(_raw_text(value, _))
+
+
+def repaired(text: str) -> str:
+    """Join halves of a character (JSON may escape each) and replace one without the other, which nothing can print."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
 def _named(value: object) -> str:
-    names = {dict: "an object", list: "a list", str: "a text", bool: "a boolean", type(None): "null"}
+    names: dict[type, str] = {dict: "an object", list: "a list", str: "a text", bool: "a boolean", type(None): "null"}
     return names.get(type(value), "a number")
 
 
@@ -153,7 +169,12 @@ def _at(place: str, value: Any, kind: Any) -> Any:  # noqa: ANN401  # JSON
 
 def _hook(kind: type[Any]) -> Callable[[Any, Any], Any]:
     known = frozenset(field.name for field in attrs.fields(kind)) - {"meta", "extra"}
-    overrides = {"meta": override(omit=True), "credits_remaining": override(struct_hook=_credits)}
+    overrides = {
+        "meta": override(omit=True),
+        "credits_remaining": override(struct_hook=_credits),
+        # The other half of its last character may come with the next one.
+        "delta": override(struct_hook=_raw_text),
+    }
     build = make_dict_structure_fn(kind, _converter, **overrides)  # type: ignore[arg-type]  # fields' names are no flags
 
     def structure_fields(value: Any, _: object) -> Any:  # noqa: ANN401  # JSON
@@ -175,8 +196,9 @@ def _sorted_out(value: dict[str, Any], known: frozenset[str]) -> dict[str, Any]:
 
 def _make_converter() -> cattrs.Converter:
     converter = cattrs.Converter()
-    for kind, named in ((str, "a text"), (int, "a whole number"), (float, "a number"), (bool, "a boolean")):
+    for kind, named in ((int, "a whole number"), (float, "a number"), (bool, "a boolean")):
         converter.register_structure_hook(kind, _exactly(kind, named))
+    converter.register_structure_hook(str, _text)
     converter.register_structure_hook_func(_is_object, _exactly(dict, "an object"))
     converter.register_structure_hook(datetime, _moment)
     converter.register_structure_hook_factory(_is_tuple, _tuple_hook)
@@ -216,7 +238,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _joined(reason: str) -> str:
-    return reason if reason.startswith((".", "[")) else f" {reason}"
+    return reason if reason.startswith((".", "[")) else f" {reason.removeprefix('it ')}"
 
 
 def field_of(value: Any, name: str) -> Any:  # noqa: ANN401  # JSON
@@ -275,7 +297,7 @@ def event_of(name: str, data: str) -> StreamEvent | WireProblem | End:
         WireError: A known event does not carry what the contract says.
     """
     hook = _EVENT_HOOKS.get(name)
-    if hook is None or data[0] == "[":
+    if hook is None or data.lstrip(" \t").startswith("["):
         return _rare_event(name, data)
     try:
         return hook(loads(data), None)  # type: ignore[no-any-return]  # cattrs gives what it was asked for

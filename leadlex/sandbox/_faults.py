@@ -6,6 +6,8 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from leadlex._errors import ConfigurationError
+
 from . import _connection
 from ._replies import error
 from ._streams import frame
@@ -60,9 +62,7 @@ def stall(after_bytes: int = 0) -> Fault:
     return _broken(after_bytes, strike)
 
 
-def error_event(
-    code: str = "internal_error", message: str = "Something went wrong", after_bytes: int = 0
-) -> Fault:
+def error_event(code: str = "internal_error", message: str = "Something went wrong", after_bytes: int = 0) -> Fault:
     """End the stream with an `error` event, after the first whole event that reaches `after_bytes`."""
 
     async def strike(body: bytes, left: int, _scope: Scope, send: Send) -> None:
@@ -87,9 +87,9 @@ KINDS: Mapping[str, Callable[..., Fault]] = {
 
 
 def make(kind: str, **how: Any) -> Fault:  # noqa: ANN401 - each kind has options of its own
-    """Make a fault; ValueError names the kinds there are, TypeError an option that the kind does not have."""
+    """Make a fault; ConfigurationError names the kinds there are, TypeError an option that the kind does not have."""
     if kind not in KINDS:
-        raise ValueError(f"no such fault: {kind!r}; there are {', '.join(KINDS)}")
+        raise ConfigurationError(f"no such fault: {kind!r}; there are {', '.join(KINDS)}")
     return KINDS[kind](**how)
 
 

@@ -31,9 +31,7 @@ class Ledger:
     def charge(self, what: str, idempotency_key: str | None = None) -> None:
         """Take the price of something, or refuse it with 402."""
         if not self.affords(what):
-            raise Refusal(
-                402, "insufficient_credits", f"This takes {PRICES[what]} credits, {self.balance} are left"
-            )
+            raise Refusal(402, "insufficient_credits", f"This takes {PRICES[what]} credits, {self.balance} are left")
         self.balance -= PRICES[what]
         if PRICES[what]:
             self.charges.append(Charge(what, PRICES[what], idempotency_key))

@@ -11,7 +11,7 @@ def error(status: int, code: str, message: str, headers: Mapping[str, str] | Non
     return JSONResponse({"error": {"code": code, "message": message}}, status, headers)
 
 
-class Refusal(Exception):  # noqa: N818 - an answer, no fault of the program
+class Refusal(Exception):
     """An error of the contract, raised to be sent."""
 
     def __init__(self, status: int, code: str, message: str) -> None:

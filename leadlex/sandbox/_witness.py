@@ -47,9 +47,7 @@ class SeenRequest:
 class Witness:
     """The ASGI application that the server runs: another one, watched."""
 
-    def __init__(
-        self, app: ASGIApp, gate: Gate, faults: list[tuple[str, Fault]], requests: list[SeenRequest]
-    ) -> None:
+    def __init__(self, app: ASGIApp, gate: Gate, faults: list[tuple[str, Fault]], requests: list[SeenRequest]) -> None:
         self._app, self._gate, self._faults, self._requests = app, gate, faults, requests
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

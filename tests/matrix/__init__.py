@@ -1,0 +1,1 @@
+"""The fault matrix: one row, one fault, one promise."""

@@ -1,0 +1,82 @@
+"""Streams without a socket: the library's own decoder, and its own streams, over bytes that are already here."""
+
+import functools
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import httpx
+
+from leadlex import _operations
+from leadlex._body import Clocks, GuardedText
+from leadlex._config import Key, RetryPolicy, Settings, Timeout
+from leadlex._pool import homes_for
+from leadlex._retry import Progress, RetryQuota
+from leadlex._stream import AsyncChatStream, Reading, parsed
+from leadlex._transport import Call, Seen, Time, Transport
+from tests.support.faces import API_KEY, drive
+
+KEY = "6f1c2d0a-7b3e-4c58-9a41-0f2b7d9e1c55"
+
+
+class Pieces(httpx.AsyncByteStream):
+    """A body that comes in these pieces, and then ends or breaks.
+
+    Args:
+        pieces: What comes.
+        error: What breaks it; None ends it.
+    """
+
+    def __init__(self, pieces: Sequence[bytes], error: Exception | None = None) -> None:
+        self._pieces = pieces
+        self._error = error
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        """Give the pieces."""
+        for piece in self._pieces:
+            yield piece
+        if self._error is not None:
+            raise self._error
+
+
+def response_of(pieces: Sequence[bytes], headers: dict[str, str] | None = None, **broken: Any) -> httpx.Response:
+    """Make an answer with this body."""
+    kind = {"content-type": "text/event-stream"}
+    return httpx.Response(200, headers={**kind, **(headers or {})}, stream=Pieces(pieces, **broken))
+
+
+def decoded(pieces: Sequence[bytes]) -> list[tuple[str, str]]:
+    """Decode as the library does: httpx-sse behind the guard, events without data dropped."""
+    return drive(_decode(response_of(pieces)))
+
+
+async def _decode(response: httpx.Response) -> list[tuple[str, str]]:
+    text = GuardedText(response, Clocks(Timeout(), None, streams=True))
+    return [(sse.event, sse.data) async for block in text for sse in parsed(block)]
+
+
+class MemoryTransport(Transport):
+    """The library's transport, whose answers are in memory; it never retries.
+
+    Args:
+        pieces: The body of the next streams; set it before each.
+    """
+
+    pieces: Sequence[bytes] = ()
+
+    def __init__(self) -> None:
+        settings = Settings(base_url="http://localhost", key=Key(API_KEY), policy=RetryPolicy(retries=0), resume=False)
+        super().__init__(settings, homes_for(settings, None), Seen(), RetryQuota(), Time())
+
+    async def _head(self, call: Call[Any], clocks: Clocks) -> httpx.Response:  # noqa: ARG002  # the transport's own
+        call.meta, call.progress = None, Progress(traced=True, started=True, written=True)
+        call.attempts += 1
+        return response_of(self.pieces)
+
+    def stream(self) -> AsyncChatStream:
+        """Ask."""
+        return AsyncChatStream(Reading(self, _question()))
+
+
+@functools.cache
+def _question() -> _operations.Operation[None]:
+    return _operations.stream_chat("Hi", conversation_id=None, context=None, allow_tools=True, idempotency_key=KEY)

@@ -1,0 +1,234 @@
+"""The house stands as it was planned, and every check is shown a house that breaks its rule."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests import architecture
+from tests.architecture import ROOT, Sources
+
+Check = Callable[[Sources], list[str]]
+
+CHECKS: list[Check] = [
+    architecture.rooms_without_floor,
+    architecture.arrows_that_run_back,
+    architecture.private_names_taken,
+    architecture.imports_in_functions,
+    architecture.hidden_imports,
+    architecture.parties_out_of_room,
+    architecture.circles,
+    architecture.sleepers,
+    architecture.paths_of_the_api,
+]
+
+# The rule that is broken, the house that breaks it, and what is said of it.
+BROKEN: list[tuple[Check, Sources, list[str]]] = [
+    (architecture.rooms_without_floor, {"leadlex._attic": ""}, ["leadlex._attic"]),
+    (
+        architecture.arrows_that_run_back,
+        {"leadlex._wire": "from ._transport import Transport", "leadlex._transport": ""},
+        ["leadlex._wire:1 uses leadlex._transport"],
+    ),
+    (
+        architecture.arrows_that_run_back,
+        {"leadlex._meta": "\nfrom leadlex import _models", "leadlex._models": ""},
+        ["leadlex._meta:2 uses leadlex._models"],
+    ),
+    (
+        architecture.arrows_that_run_back,
+        {"leadlex._meta": "if TYPE_CHECKING:\n    from ._client import AsyncLeadLex", "leadlex._client": ""},
+        ["leadlex._meta:2 uses leadlex._client"],
+    ),
+    (
+        architecture.arrows_that_run_back,
+        {"leadlex._stream": "from . import __version__"},
+        ["leadlex._stream:1 uses leadlex"],
+    ),
+    (
+        architecture.arrows_that_run_back,
+        {"leadlex._sync": "from .sandbox import Sandbox", "leadlex.sandbox": ""},
+        ["leadlex._sync:1 uses leadlex.sandbox"],
+    ),
+    (
+        architecture.arrows_that_run_back,
+        {"leadlex._client": "def chat(self):\n    from .sandbox import Sandbox", "leadlex.sandbox": ""},
+        ["leadlex._client:2 uses leadlex.sandbox"],
+    ),
+    (
+        architecture.arrows_that_run_back,
+        {"leadlex._sync": "import leadlex._gen", "leadlex._gen": "from . import _sync"},
+        [
+            "leadlex._sync:1 joins _gen, which stands beside the house",
+            "leadlex._gen:1 joins _gen, which stands beside the house",
+        ],
+    ),
+    (
+        architecture.arrows_that_run_back,
+        {"leadlex": "from ._client import AsyncLeadLex", "leadlex._client": ""},
+        ["leadlex:1 is the front door and loads a name only when it is used"],
+    ),
+    (
+        architecture.arrows_that_run_back,
+        {
+            "leadlex": "if TYPE_CHECKING:\n    from ._client import AsyncLeadLex",
+            "leadlex._client": "",
+            "leadlex.sandbox": "",
+            "leadlex.sandbox._app": "from .. import AsyncLeadLex\nfrom .._transport import Time",
+            "leadlex._transport": "",
+        },
+        [
+            "leadlex.sandbox._app:1 shares leadlex AsyncLeadLex with the client",
+            "leadlex.sandbox._app:2 shares leadlex._transport Time with the client",
+        ],
+    ),
+    (
+        architecture.arrows_that_run_back,
+        {
+            "leadlex.cli": "from leadlex import LeadLex, _events\nfrom leadlex.sandbox._app import Api",
+            "leadlex._events": "",
+            "leadlex.sandbox": "",
+            "leadlex.sandbox._app": "",
+            "leadlex.webhooks": "import leadlex.cli",
+        },
+        [
+            "leadlex.cli:1 uses leadlex._events, which is not public",
+            "leadlex.cli:2 uses leadlex.sandbox._app, which is not public",
+            "leadlex.webhooks:1 uses leadlex.cli, which is not public",
+        ],
+    ),
+    (
+        architecture.private_names_taken,
+        {"leadlex._client": "from ._stream import _read", "leadlex._stream": ""},
+        ["leadlex._client:1 takes _read of leadlex._stream"],
+    ),
+    (
+        architecture.imports_in_functions,
+        {"leadlex._pool": "def one():\n    import ssl\n\nasync def two():\n    import_module('ssl')"},
+        ["leadlex._pool:2 imports ssl in one", "leadlex._pool:5 imports (import_module) in two"],
+    ),
+    (
+        architecture.hidden_imports,
+        {
+            "leadlex._client": "if TYPE_CHECKING:\n    from ._meta import Meta\nelse:\n    import os",
+            "leadlex._meta": "",
+        },
+        ["leadlex._client:2 hides leadlex._meta"],
+    ),
+    (
+        architecture.parties_out_of_room,
+        {
+            "leadlex._client": "import cattrs.gen, attrs, os\nfrom httpx_sse import EventSource",
+            "leadlex._log": "import structlog",
+            "leadlex._gen": "import attrs",
+        },
+        [
+            "leadlex._client:1 uses cattrs",
+            "leadlex._client:2 uses httpx_sse",
+            "leadlex._log:1 uses structlog",
+            "leadlex._gen:1 uses attrs",
+        ],
+    ),
+    (
+        architecture.circles,
+        {
+            "leadlex._a": "from . import _b",
+            "leadlex._b": "from . import _c",
+            "leadlex._c": "def f():\n    from . import _a",
+        },
+        ["leadlex._a > leadlex._b > leadlex._c > leadlex._a"],
+    ),
+    (
+        architecture.sleepers,
+        {
+            "leadlex._stream": "import anyio\nanyio.sleep(1)\nfrom time import sleep\n"
+            "with anyio.move_on_after(1):\n    await event.wait()",
+            "leadlex._bridge": "event.wait(1)\nself.time.sleep(1)",
+            "leadlex._transport": "anyio.sleep(1)",
+        },
+        ["leadlex._stream:2 sleeps", "leadlex._stream:3 sleeps", "leadlex._stream:4 sleeps"],
+    ),
+    (
+        architecture.paths_of_the_api,
+        {
+            "leadlex._client": '"""`GET /v1/lexi/tasks`"""\nurl = f"/v1/lexi/tasks/{id}"',
+            "leadlex._config": 'BASE_URL = "https://data.leadlex.com/functions/v1/api-gateway"',
+        },
+        ["leadlex._client:2 has the path '/v1/lexi/tasks/'"],
+    ),
+]
+
+
+def _name(value: object) -> str:
+    return getattr(value, "__name__", "")
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=_name)
+def test_the_house_keeps_its_rules(check: Check) -> None:
+    """Imports run down and to the left, third parties, sleeping and paths stay in their rooms."""
+    assert check(architecture.sources()) == []
+
+
+@pytest.mark.parametrize(("check", "house", "said"), BROKEN, ids=_name)
+def test_a_house_that_breaks_a_rule_is_found_out(check: Check, house: Sources, said: list[str]) -> None:
+    """Every check can fail, and says where."""
+    assert sorted(check(house)) == sorted(said)
+
+
+def test_every_check_is_shown_a_broken_house() -> None:
+    """No check is trusted that was never seen to fail."""
+    assert {check for check, _, _ in BROKEN} == set(CHECKS)
+
+
+def test_the_plan_has_no_room_that_is_gone() -> None:
+    """A listed import inside of a function exists; the list does not outlive the code."""
+    found = {
+        (each.module, each.function, each.room or each.target) for each in architecture.imports(architecture.sources())
+    }
+    assert found >= architecture.FUNCTION_IMPORTS
+
+
+def test_importing_the_errors_loads_nothing_else() -> None:
+    """`_errors` sees the values of the floor below only while types are checked."""
+    found = [each for each in architecture.imports(architecture.sources()) if each.source == "_errors"]
+    assert [each.target for each in found if each.room is not None and not each.typing] == []
+
+
+# Files -------------------------------------------------------------------------------------------------------------
+
+TOP = {"pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE", "leadlex", "tests", "benchmarks"}
+ELSEWHERE = re.compile(r"(?<![\w./~-])/(?:root|home|work|Users|mnt)/\w")
+
+
+def paths_of_a_machine(text: str) -> list[str]:
+    """Find paths that exist on somebody's machine only."""
+    return [match[0] for match in ELSEWHERE.finditer(text)]
+
+
+def tracked_files() -> list[str]:
+    """List what is in the repository; without git there is nothing to be said."""
+    run = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)  # noqa: S607
+    if run.returncode:
+        pytest.skip("not a git repository")
+    return run.stdout.splitlines()
+
+
+def test_no_file_mentions_the_place_where_it_was_written() -> None:
+    """Whatever is in the repository works in any folder of any machine."""
+    found = {name: paths_of_a_machine((ROOT / name).read_text("utf-8")) for name in tracked_files()}
+    assert {name: paths for name, paths in found.items() if paths} == {}
+
+
+def test_a_path_of_a_machine_is_found() -> None:
+    """The search finds what it looks for, and leaves the paths of URLs alone."""
+    home = Path("/", "home", "me").as_posix()  # so that this file itself is not found
+    assert paths_of_a_machine(f"see {home} and https://example.com{home}") == [home[:7]]
+
+
+def test_the_top_level_has_few_things() -> None:
+    """Who opens the repository sees the package, its tests and what describes it, and nothing else."""
+    assert {name.split("/")[0] for name in tracked_files() if not name.startswith(".")} <= TOP

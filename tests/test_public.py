@@ -1,0 +1,245 @@
+"""What a user can type: the names, what loads when, the docstrings and their examples."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import itertools
+import re
+import subprocess
+import sys
+import textwrap
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from datetime import datetime
+from typing import Any, get_args, get_origin, get_type_hints
+
+import anyio
+import pytest
+
+import leadlex
+from leadlex._gen import OMITTED  # what is there for the sync face alone
+from leadlex.sandbox import Sandbox
+from tests import architecture
+from tests.architecture import ROOT
+
+CLASSES = {name: kind for name in leadlex.__all__ if isinstance(kind := getattr(leadlex, name), type)}
+
+#: What only stands in annotations: an iterator that can do more, and the sign for "not given".
+ANNOTATIONS = {"Batched", "Unset"}
+
+
+# Names -------------------------------------------------------------------------------------------------------------
+
+
+def test_all_is_sorted() -> None:
+    """The list of names can be read from top to bottom, and has each once."""
+    assert leadlex.__all__ == sorted(set(leadlex.__all__))
+
+
+def test_checkers_and_programs_see_the_same_names() -> None:
+    """What `__init__` shows to checkers is what it gives to programs."""
+    assert sorted(architecture.homes(architecture.sources())) == leadlex.__all__
+
+
+@pytest.mark.parametrize("name", leadlex.__all__)
+def test_every_name_is_where_it_is_said_to_be(name: str) -> None:
+    """A name is the very object of its room, and stays it once it was loaded."""
+    room = sys.modules[f"leadlex.{architecture.homes(architecture.sources())[name]}"]
+    assert getattr(leadlex, name) is getattr(room, name)
+
+
+def test_dir_lists_every_name() -> None:
+    """A shell completes what was not loaded yet."""
+    assert set(dir(leadlex)) >= set(leadlex.__all__)
+
+
+def test_a_misspelt_name_is_refused() -> None:
+    """A misspelt name is an `AttributeError` that repeats it, as from any other module."""
+    with pytest.raises(AttributeError, match="module 'leadlex' has no attribute 'LeadLexx'"):
+        _ = leadlex.LeadLexx  # type: ignore[attr-defined]
+
+
+def test_importing_leadlex_loads_nothing_heavy() -> None:
+    """`import leadlex` costs a program nothing until it uses a name, and the errors then still need no network."""
+    code = "import leadlex, sys; leadlex.LeadLexError; print(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    loaded = {name.split(".")[0] for name in run.stdout.split()}
+    assert loaded.isdisjoint({"httpx", "httpcore", "httpx_sse", "cattrs", "attrs", "anyio", "ssl", "asyncio", "json"})
+
+
+def every_error(kind: type[BaseException]) -> Iterator[str]:
+    """Name an error and what is derived from it in the library."""
+    if kind.__module__.startswith("leadlex."):
+        yield kind.__name__
+    for each in kind.__subclasses__():
+        yield from every_error(each)
+
+
+def test_every_error_is_exported() -> None:
+    """Whatever comes out of the library can be named in an `except`."""
+    assert set(every_error(leadlex.LeadLexError)) <= set(leadlex.__all__)
+
+
+def own_classes(hint: object) -> Iterator[type]:
+    """Find the library's classes in an annotation."""
+    for inner in (get_origin(hint), *get_args(hint)):
+        yield from own_classes(inner) if inner is not None else ()
+    if isinstance(hint, type) and hint.__module__.startswith("leadlex."):
+        yield hint
+
+
+#: What `_errors` imports for checkers only: with it `import leadlex` would load the values too.
+ONLY_CHECKED = {
+    "Callable": Callable,
+    "Mapping": Mapping,
+    "datetime": datetime,
+    **{name: getattr(leadlex, name) for name in leadlex.__all__},
+}
+
+
+def hints_of(member: object) -> dict[str, Any]:
+    """Resolve the annotations of a method, a property or a class."""
+    found = member.fget if isinstance(member, property) else member
+    resolvable = inspect.isfunction(found) or isinstance(found, type)
+    return get_type_hints(found, localns=ONLY_CHECKED) if resolvable else {}
+
+
+def members(kind: type) -> Iterator[tuple[str, object]]:
+    """List the public members that a class of ours and its bases of ours define, and its constructor."""
+    for base in kind.__mro__:
+        if base.__module__.startswith("leadlex."):
+            for name, member in vars(base).items():
+                if not name.startswith("_") or name in ("__init__", "__aiter__", "__anext__", "__iter__", "__next__"):
+                    yield name, getattr(member, "__func__", member)
+
+
+@pytest.mark.parametrize("kind", CLASSES.values(), ids=CLASSES)
+def test_every_class_that_a_user_meets_is_exported(kind: type) -> None:
+    """What a public method gives or takes, and what a public value holds, has a public name."""
+    handles = {"AsyncLeadLex", "LeadLex"}  # the others are made by these, their constructors are ours
+    hints = [hints_of(kind)]
+    hints += [hints_of(member) for name, member in members(kind) if name != "__init__" or kind.__name__ in handles]
+    found = {each.__name__ for each_hints in hints for hint in each_hints.values() for each in own_classes(hint)}
+    assert found - ANNOTATIONS <= set(leadlex.__all__)
+
+
+def test_a_class_is_found_anywhere_in_an_annotation() -> None:
+    """The search looks into what is given, in its parameters and in unions."""
+    hint = dict[str, AsyncIterator[leadlex.Page[leadlex.Task] | None]]
+    assert [each.__name__ for each in own_classes(hint)] == ["Page", "Task"]
+
+
+# Docstrings --------------------------------------------------------------------------------------------------------
+
+#: With which word a docstring begins: an order, never "Returns" or "This".
+VERBS = re.compile(
+    "Ask|Be|Call|Carry|Close|Count|Describe|Dismiss|End|Give|Hold|Iterate|Let|List|Make|Name|Pass|Read|Refuse|Return|"
+    "Say|Set|Start|Stop|Talk|Tell|Wait"
+)
+
+
+def documented() -> dict[str, object]:
+    """List all that should have a docstring: the public classes and what they define in public."""
+    found: dict[str, object] = {}
+    for name, kind in CLASSES.items():
+        found[name] = kind
+        own = {inner: member for inner, member in vars(kind).items() if not inner.startswith("_")}
+        callables = {inner: member for inner, member in own.items() if inspect.isroutine(member)}
+        properties = {inner: member for inner, member in own.items() if isinstance(member, property)}
+        found |= {f"{name}.{inner}": getattr(kind, inner) for inner in {**callables, **properties}}
+    return found
+
+
+DOCUMENTED = documented()
+
+
+def problems_of_docstring(text: str | None) -> list[str]:
+    """Say what is wrong with a docstring, if anything."""
+    if not text:
+        return ["it is missing"]
+    first = inspect.cleandoc(text).split("\n")[0]
+    word = first.split()[0].rstrip(",")
+    found = [] if first.endswith(".") else ["its first line is no sentence"]
+    return found if VERBS.fullmatch(word) else [*found, f"it begins with {word}"]
+
+
+@pytest.mark.parametrize("name", DOCUMENTED)
+def test_every_name_says_what_it_does(name: str) -> None:
+    """A docstring begins with one imperative sentence."""
+    assert problems_of_docstring(DOCUMENTED[name].__doc__) == []
+
+
+def test_a_poor_docstring_is_found() -> None:
+    """The check refuses none, no sentence, and a description in place of an order."""
+    assert problems_of_docstring(None) == ["it is missing"]
+    assert problems_of_docstring("Returns it") == ["its first line is no sentence", "it begins with Returns"]
+
+
+@pytest.mark.parametrize("name", sorted({*leadlex.__all__} - {*CLASSES} - {"__version__"}))
+def test_every_alias_says_what_it_is(name: str) -> None:
+    """An alias has no docstring of its own when it runs; the text under it is what editors show."""
+    room = architecture.homes(architecture.sources())[name]
+    body = ast.parse(architecture.sources()[f"leadlex.{room}"]).body
+    after = next(later for node, later in itertools.pairwise(body) if _assigns(node, name))
+    assert isinstance(after, ast.Expr)
+    assert isinstance(after.value, ast.Constant)
+
+
+def _assigns(node: ast.stmt, name: str) -> bool:
+    return isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name
+
+
+# Examples ----------------------------------------------------------------------------------------------------------
+
+THEIR_ID = "conv_01HY1"
+
+
+def example_of(text: str | None) -> str | None:
+    """Cut the example out of a docstring."""
+    match = re.search(r"^Example:\n((?:    .*\n|\n)+)", inspect.cleandoc(text or "") + "\n", re.MULTILINE)
+    return textwrap.dedent(match[1]) if match else None
+
+
+EXAMPLES = {
+    name: example
+    for name, member in {"leadlex": leadlex, **DOCUMENTED}.items()
+    if (example := example_of(member.__doc__)) is not None
+}
+
+
+def test_every_call_has_an_example() -> None:
+    """Whatever a client, a stream, a pager or a thread can do is shown being done."""
+    handles = [name for name in CLASSES if f"Async{name}" in CLASSES or name.startswith("Async")]
+    calls = {name for name, member in DOCUMENTED.items() if name.split(".")[0] in handles and callable(member)}
+    assert calls - {*EXAMPLES} - {".".join(name) for name in OMITTED} == set()
+
+
+@pytest.fixture
+def sandbox(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
+    """Start a sandbox in which no time passes, for clients that are given nothing."""
+    with Sandbox(pace=0, task_seconds=0) as sandbox:
+        monkeypatch.setenv("LEADLEX_API_KEY", sandbox.api_key)
+        monkeypatch.setenv("LEADLEX_BASE_URL", sandbox.url)
+        yield sandbox
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_every_example_runs(name: str, sandbox: Sandbox) -> None:
+    """Who pastes an example sees it work, in both faces, with only `leadlex` and a client `lexi` at hand."""
+    known = sandbox.add_conversation("Series B research for Acme Corp", "Who leads the round?", "Nobody yet.")
+    code = compile(
+        EXAMPLES[name].replace(THEIR_ID, known), name, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True
+    )
+    if name.startswith("Async"):
+        anyio.run(run_async, code)
+    else:
+        with leadlex.LeadLex() as lexi:
+            assert eval(code, {"leadlex": leadlex, "lexi": lexi}) is None  # noqa: S307  # our own docstring
+
+
+async def run_async(code: Any) -> None:
+    """Run an example whose top level may await."""
+    async with leadlex.AsyncLeadLex() as lexi:
+        outcome = eval(code, {"leadlex": leadlex, "lexi": lexi})  # noqa: S307  # our own docstring
+        if outcome is not None:
+            await outcome
