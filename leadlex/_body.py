@@ -54,13 +54,13 @@ class Clocks:
     def __init__(
         self, timeout: Timeout, deadline: float | None, now: Callable[[], float] = time.monotonic, *, streams: bool
     ) -> None:
-        self.idle = timeout.idle
+        self.idle: float = timeout.idle
         self._event_idle = timeout.event_idle
         self._deadline = deadline
         self._now = now
         self._clock: Clock = "first_event"
         self._left = timeout.first_event if streams else None
-        self.waited = 0.0
+        self.waited: float = 0.0
 
     def note_event(self) -> None:
         """Start to wait for the next event."""

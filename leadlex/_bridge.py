@@ -11,19 +11,23 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import time
 import warnings
 import weakref
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
-from typing import Any, Final, Generic, Self, TypeVar, cast
+from contextlib import suppress
+from typing import Any, Final, Generic, NoReturn, Self, TypeVar
 
 import anyio
+from anyio import RunFinishedError
 from anyio.from_thread import BlockingPortal
+from anyio.lowlevel import EventLoopToken, current_token
 
 from ._errors import APIConnectionError, ClientClosedError, ConfigurationError, StreamBusyError, StreamInterruptedError
 from ._events import StreamEvent, TextDelta
 from ._pager import Batched
-from ._stream import AsyncChatStream
+from ._stream import AsyncChatStream, read_batch
 
 T = TypeVar("T")
 
@@ -37,22 +41,20 @@ _GRACE: Final = 2.0
 """Seconds that an interrupted call gets to end, and a closed loop to stop."""
 
 
-def _wait(sign: threading.Event, seconds: float | None = None) -> bool:
-    """Wait in slices, so that Ctrl-C is heard everywhere."""
-    left = seconds
-    while not sign.wait(SLICE if left is None else min(SLICE, left)):
-        if left is not None:
-            left -= SLICE
-            if left <= 0:
-                return False
-    return True
+def _drive(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine that never has to wait, without a loop."""
+    try:
+        coroutine.send(None)
+    except StopIteration as end:
+        return end.value  # type: ignore[no-any-return]  # a coroutine's value
+    raise RuntimeError("This coroutine waits.")
 
 
 # The loop's thread -------------------------------------------------------------------------------------------------
 
 
 class _LoopThread:
-    """Run an event loop, and in it anyio's portal, in a daemon thread.
+    """Run an event loop, and in it anyio's blocking portal, in a daemon thread.
 
     A portal held by a context manager in a module's global hangs the interpreter's exit for ever; a daemon thread that
     runs the loop with the portal inside does not.
@@ -61,38 +63,45 @@ class _LoopThread:
         aclose: Run before the loop ends.
 
     Raises:
-        APIConnectionError: The system gave no loop, for example for want of file descriptors.
+        APIConnectionError: The system gave no thread.
     """
 
     def __init__(self, aclose: Callable[[], Coroutine[Any, Any, None]]) -> None:
         self.process: int = os.getpid()
-        self.portal: BlockingPortal | None = None
         self._aclose = aclose
         self._ready = threading.Event()
+        self._token: EventLoopToken | None = None
+        self._is_stopping = False
         self._thread = threading.Thread(target=self._run, name="leadlex", daemon=True)
-        self._thread.start()
-        _wait(self._ready)
-        if self.portal is None:
-            raise APIConnectionError("No event loop could be started: are there too many open files?")
+        try:
+            self._thread.start()
+        except RuntimeError:
+            raise APIConnectionError("No thread could be started: are there too many?") from None
 
     def _run(self) -> None:
-        try:
+        with suppress(OSError):  # no descriptors for a loop; `start` tells
             anyio.run(self._serve, backend="asyncio")
-        except OSError:
-            self._ready.set()
+        self._ready.set()
 
     async def _serve(self) -> None:
-        async with BlockingPortal() as portal:
-            self._loop, self.portal = asyncio.get_running_loop(), portal
+        async with BlockingPortal() as self._portal:
+            self._stop_asked = anyio.Event()
+            self._token = current_token()
             self._ready.set()
-            await portal.sleep_until_stopped()
+            if not self._is_stopping:
+                await self._stop_asked.wait()
             await self._aclose()
-            await portal.stop(cancel_remaining=True)
+            await self._portal.stop(cancel_remaining=True)
 
     @property
     def is_here(self) -> bool:
         """Tell whether the caller runs in this very thread, where waiting would be for ever."""
         return threading.current_thread() is self._thread
+
+    @property
+    def has_failed(self) -> bool:
+        """Tell whether no loop came about."""
+        return self._ready.is_set() and self._token is None
 
     def start(self, call: _Call[Any]) -> None:
         """Begin a call in the loop.
@@ -100,67 +109,116 @@ class _LoopThread:
         Raises:
             ConfigurationError: The caller runs in the loop's thread itself, as a hook does.
             ClientClosedError: The loop has ended.
+            APIConnectionError: The system gave no loop, for example for want of file descriptors.
         """
         if self.is_here:
             raise ConfigurationError("A sync call can't be made from the client's own thread, as from a hook.")
+        self.wait(self._ready)
+        if self._token is None:
+            raise APIConnectionError("No event loop could be started: are there too many open files?")
+        call.thread = self
         try:
-            cast("BlockingPortal", self.portal).start_task_soon(call.run)
+            self._portal.start_task_soon(call.run)
         except RuntimeError:
+            call.thread = None
             raise ClientClosedError from None
 
-    def soon(self, function: Callable[..., object], *args: object) -> None:
-        """Run a function in the loop, without waiting; nothing happens where the loop has ended."""
-        if self.process != os.getpid():
-            return
+    def soon(self, function: Callable[..., object], *args: object) -> bool:
+        """Run a function in the loop, without waiting; tell whether there still is one in this process."""
+        if self._token is None or self.process != os.getpid():
+            return False
         try:
-            self._loop.call_soon_threadsafe(function, *args)
-        except RuntimeError:
-            return
+            self._token.backend_class.run_sync_soon(function, args, self._token.native_token)
+        except RunFinishedError:
+            return False
+        return True
+
+    def wait(self, sign: threading.Event, seconds: float = float("inf")) -> None:
+        """Wait in slices, so that Ctrl-C is heard everywhere; no longer than the loop lives, and never in it."""
+        ends = time.monotonic() + seconds
+        while not (self.is_here or sign.wait(min(SLICE, max(0.0, ends - time.monotonic())))):
+            if not self._thread.is_alive() or time.monotonic() >= ends:
+                return
 
     def stop(self) -> None:
         """End the loop and what still runs in it, without waiting."""
-        portal = cast("BlockingPortal", self.portal)
-        self.soon(lambda: setattr(self, "_stopping", self._loop.create_task(portal.stop())))
+        self._is_stopping = True
+        if self._token is not None:
+            self.soon(self._stop_asked.set)
 
     def join(self) -> None:
         """Wait until the thread has ended."""
-        self._thread.join(_GRACE)
+        if not self.is_here:
+            self._thread.join(_GRACE)
 
 
 class _Call(Generic[T]):
-    """Carry one coroutine over, and its outcome back."""
+    """Carry one coroutine over, and its outcome back.
 
-    def __init__(self, coroutine: Coroutine[Any, Any, T]) -> None:
+    Args:
+        coroutine: What runs in the loop.
+        outlasts: Whether it ends by itself when the client is closed, so that its outcome is known.
+    """
+
+    def __init__(self, coroutine: Coroutine[Any, Any, T], *, outlasts: bool = True) -> None:
+        self.thread: _LoopThread | None = None
+        self.ended: threading.Event = threading.Event()
         self._coroutine = coroutine
+        self._outlasts = outlasts
         self._scope: anyio.CancelScope | None = None
         self._cancelled = False
         self._error: BaseException | None = None
         self._value: list[T] = []
-        self.ended: threading.Event = threading.Event()
+
+    @property
+    def has_begun(self) -> bool:
+        """Tell whether the loop took it."""
+        return self._scope is not None
 
     async def run(self) -> None:
-        """Await the coroutine, in the loop."""
+        """Await the coroutine, in the loop, unless it was cancelled before."""
+        if self._cancelled:
+            return
         try:
-            with anyio.CancelScope() as self._scope:
-                if self._cancelled:
-                    self._scope.cancel()
+            with anyio.CancelScope(shield=self._outlasts) as self._scope:
                 self._value.append(await self._coroutine)
-        except Exception as error:  # noqa: BLE001  # raised again in the thread that waits
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # noqa: BLE001  # raised again in the thread that waits
             self._error = error
         finally:
             self.ended.set()
 
-    def cancel(self) -> None:
-        """Cancel the coroutine, in the loop."""
+    def _cancel(self) -> None:
+        """Cancel the coroutine, in the loop; what has not begun by now never will."""
         self._cancelled = True
-        if self._scope is not None:
+        if self._scope is None:
+            self.ended.set()
+        else:
             self._scope.cancel()
+
+    def cancel(self) -> None:
+        """Cancel the coroutine, without waiting."""
+        if self.thread is not None:
+            self.thread.soon(self._cancel)
+
+    def abandon(self) -> None:
+        """Cancel the coroutine and wait for its end."""
+        self.cancel()
+        if self.thread is not None:
+            self.thread.wait(self.ended, _GRACE)
+        self._close_unbegun()
+
+    def _close_unbegun(self) -> None:
+        if not self.has_begun:
+            self._coroutine.close()
 
     def result(self) -> T:
         """Return or raise what came out."""
         if self._error is not None:
             raise self._error
         if not self._value:
+            self._close_unbegun()
             raise ClientClosedError("The client was closed during the call.")
         return self._value[0]
 
@@ -174,7 +232,7 @@ class Bridge:
 
     def __init__(self, aclose: Callable[[], Coroutine[Any, Any, None]]) -> None:
         self._aclose = aclose
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal's handler may close while a call begins
         self._thread: _LoopThread | None = None
         self._closed = False
         _bridges.add(self)
@@ -185,14 +243,9 @@ class Bridge:
         try:
             thread = self.thread()
             thread.start(call)
+            thread.wait(call.ended)
         except BaseException:
-            coroutine.close()
-            raise
-        try:
-            _wait(call.ended)
-        except BaseException:
-            thread.soon(call.cancel)
-            _wait(call.ended, _GRACE)
+            call.abandon()
             raise
         return call.result()
 
@@ -205,7 +258,7 @@ class Bridge:
         with self._lock:
             if self._closed:
                 raise ClientClosedError
-            if self._thread is None:
+            if self._thread is None or self._thread.has_failed:
                 self._thread = _LoopThread(self._aclose)
                 weakref.finalize(self, self._thread.stop).atexit = False
             return self._thread
@@ -218,13 +271,15 @@ class Bridge:
         """Close the client, then end its loop; closing twice is fine."""
         with self._lock:
             self._closed, thread, self._thread = True, self._thread, None
-        if thread is not None:
+        if thread is None:
+            _drive(self._aclose())
+        else:
             thread.stop()
             thread.join()
 
     def forget(self) -> None:
         """Begin anew in a forked child, where the loop's thread is gone and the lock may be held."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._thread = None
 
 
@@ -283,17 +338,22 @@ class _Buffer:
         self.stream = stream
         self.events: deque[StreamEvent] = deque()
         self.filled = threading.Event()
+        self.over = threading.Event()
         self.error: BaseException | None = None
-        self.ended = False
         self.whole = False
-        self.keeps = True
+        self._keeps = True
         self._room: anyio.Event | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Tell whether nothing more will be read."""
+        return self.over.is_set()
 
     async def fill(self) -> None:
         """Read the stream to its end, pausing while the buffer is full."""
         try:
-            while events := await self.stream.read_batch():
-                if self.keeps:
+            while events := await read_batch(self.stream):
+                if self._keeps:
                     self.events.extend(events)
                     self.filled.set()
                 if len(self.events) >= BUFFER:
@@ -304,12 +364,16 @@ class _Buffer:
         finally:
             with anyio.CancelScope(shield=True):
                 await self.stream.aclose()
-            self.ended = True
-            self.filled.set()
+            self.end()
+
+    def end(self) -> None:
+        """Let nobody wait for more."""
+        self.over.set()
+        self.filled.set()
 
     async def _wait_for_room(self) -> None:
         self._room = anyio.Event()
-        if self.events and self.keeps:
+        if self.events and self._keeps:
             await self._room.wait()
         self._room = None
 
@@ -320,15 +384,16 @@ class _Buffer:
 
     def skip(self) -> None:
         """Read on without keeping, in the loop."""
-        self.keeps = False
+        self._keeps = False
         self.events.clear()
         self.make_room()
 
     def cut_off(self) -> None:
         """Forget what was read ahead of a stream that was closed, so that its end is not taken for the answer's."""
-        self.events.clear()
-        self.error = StreamInterruptedError("The stream was closed before its end.", self.stream.idempotency_key)
-        self.error.partial, self.error.charged = self.stream.reply, self.stream.charged
+        if self.events:
+            self.events.clear()
+            self.error = StreamInterruptedError("The stream was closed before its end.", self.stream.idempotency_key)
+            self.error.partial, self.error.charged = self.stream.reply, self.stream.charged
 
 
 class Pump(Iterator[StreamEvent]):
@@ -336,10 +401,10 @@ class Pump(Iterator[StreamEvent]):
 
     def __init__(self, bridge: Bridge, stream: AsyncChatStream) -> None:
         self._bridge = bridge
+        self._stream = stream
         self._buffer = _Buffer(stream)
         self._reader = threading.Lock()
         self._task: _Call[None] | None = None
-        self._thread: _LoopThread | None = None
         self._closed = False
 
     def __next__(self) -> StreamEvent:
@@ -351,10 +416,11 @@ class Pump(Iterator[StreamEvent]):
             self._reader.release()
 
     def _next(self) -> StreamEvent:
-        events = self._buffer.events
-        while not events:
-            self._refill()
-        return events.popleft()
+        while True:
+            try:
+                return self._buffer.events.popleft()
+            except IndexError:
+                self._refill()
 
     def _refill(self) -> None:
         """Wait until there is something, or raise what ended the stream."""
@@ -365,31 +431,33 @@ class Pump(Iterator[StreamEvent]):
         if buffer.events or buffer.ended:
             return
         try:
-            self._start().soon(buffer.make_room)
-            _wait(buffer.filled)
+            self._pump(buffer.make_room, buffer.filled)
         except BaseException:
             self.close()
             raise
 
-    def _start(self) -> _LoopThread:
+    def _pump(self, act: Callable[[], None], sign: threading.Event) -> None:
+        """Have the loop read on in some way, and wait for a sign of it."""
         if self._task is None:
-            thread, task = self._bridge.thread(), _Call(self._buffer.fill())
-            thread.start(task)
-            self._thread, self._task = thread, task
-        if self._thread is None or self._thread.process != os.getpid():
-            raise ClientClosedError("A stream can be read only in the process that began it.")
-        return self._thread
+            thread = self._bridge.thread()
+            self._task = _Call(self._buffer.fill(), outlasts=False)
+            thread.start(self._task)
+        loop = self._task.thread
+        if loop is None or not loop.soon(act):
+            raise self._orphaned()
+        loop.wait(sign)
 
-    def _raise_end(self) -> None:
+    def _orphaned(self) -> ClientClosedError:
+        error = ClientClosedError("The client was closed, or the stream belongs to the process that forked this one.")
+        error.charged, error.partial = self._stream.charged, self._stream.reply
+        return error
+
+    def _raise_end(self) -> NoReturn:
         if self._buffer.error is not None:
             raise self._buffer.error
         if not self._buffer.whole:
-            self._bridge.call(self._check_end())
+            _drive(self._stream.final_reply())
         raise StopIteration
-
-    async def _check_end(self) -> None:
-        async for _ in self._buffer.stream:
-            pass
 
     def text_stream(self) -> Iterator[str]:
         """Iterate over the text alone."""
@@ -401,41 +469,33 @@ class Pump(Iterator[StreamEvent]):
             coroutine.close()
             raise StreamBusyError
         try:
-            self._skip_to_end(coroutine)
-            return self._bridge.call(coroutine)
-        finally:
-            self._reader.release()
-
-    def _skip_to_end(self, coroutine: Coroutine[Any, Any, Any]) -> None:
-        if self._task is None or self._thread is None:
-            return
-        self._thread.soon(self._buffer.skip)
-        try:
-            _wait(self._task.ended)
+            while not self._buffer.ended:
+                self._pump(self._buffer.skip, self._buffer.over)
+            return _drive(coroutine)
         except BaseException:
             coroutine.close()
             self.close()
             raise
+        finally:
+            self._reader.release()
 
     def close(self) -> None:
         """Stop reading and free the connection; closing twice is fine."""
         if self._closed:
             return
         self._closed = True
-        if self._task is None or self._thread is None:
-            self._buffer.ended = True
-            self._bridge.call(self._buffer.stream.aclose())
-            return
-        self._thread.soon(self._task.cancel)
-        _wait(self._task.ended, _GRACE)
-        if self._buffer.events:
-            self._buffer.cut_off()
+        if self._task is not None:
+            self._task.abandon()
+        if self._task is None or not self._task.has_begun:
+            _drive(self._stream.aclose())
+            self._buffer.end()
+        self._buffer.cut_off()
 
     def __del__(self) -> None:
         # A finalizer may run in any thread, the loop's too: it asks, and never waits.
-        task, thread = getattr(self, "_task", None), getattr(self, "_thread", None)
-        if task is not None and thread is not None and not task.ended.is_set():
-            thread.soon(task.cancel)
+        task = getattr(self, "_task", None)
+        if task is not None and not (self._closed or self._buffer.ended):
+            task.cancel()
             warnings.warn(
                 "A ChatStream was left before its end and never closed", ResourceWarning, source=self, stacklevel=1
             )

@@ -328,6 +328,12 @@ class Settings:
     resume: bool = True
     max_connections: int = MAX_CONNECTIONS
 
+    @property
+    def address(self) -> str:
+        """Give the host and port of the service."""
+        parts = urlsplit(self.base_url)
+        return f"{parts.hostname}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
+
     def replaced(self, *, timeout: object, retries: object, resume: object, headers: object) -> Settings:
         """Return these settings with the options of `with_options` put in."""
         return evolve(

@@ -33,8 +33,7 @@ RENAMED = {
     "__anext__": "__next__",
 }
 SOURCES = {"AsyncLeadLex": "_client", "AsyncChatStream": "_stream", "AsyncPager": "_pager", "AsyncThread": "_threads"}
-# The pump notices a stream that was left, and reads in batches.
-OMITTED = {("AsyncChatStream", "__del__"), ("AsyncChatStream", "read_batch")}
+OMITTED = {("AsyncChatStream", "__del__")}  # the pump notices a stream that was left
 HEAD = '''"""The sync face. Written by `python -m leadlex._gen` from the async floors; change those, not this.
 
 Rule: no logic. Every method runs its async twin in the client's own thread.

@@ -5,20 +5,25 @@ Rule: this is the only room that knows httpcore's inside, and it decides nothing
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import os
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable
+import sys
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
+from contextlib import contextmanager, suppress
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from importlib.util import find_spec
-from typing import Any, Final
+from typing import Any, Final, cast
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
+from weakref import WeakSet
 
 import anyio
 import httpcore
 import httpx
+from anyio import RunFinishedError
 from anyio.lowlevel import EventLoopToken, current_token
 
 from ._config import Settings
@@ -27,6 +32,10 @@ from ._errors import ClientClosedError, ConfigurationError, refuse
 SHARDS: Final = 32
 KEEPALIVE: Final = 5.0
 """Seconds an idle connection is kept; httpx's default, short enough that servers seldom close it first."""
+
+
+_CLOSING: Final = 1.0
+"""Seconds that closing may take."""
 
 
 def _socket_options() -> list[tuple[int, int, int]]:
@@ -41,7 +50,8 @@ class HealedPool(httpcore.AsyncConnectionPool):
     """Drop connections that nobody holds and that can't be used, before requests are assigned.
 
     httpcore 1.0.9 keeps a connection for ever whose request was cancelled between being assigned and connecting;
-    after enough of them every call is a PoolTimeout.
+    after enough of them every call is a PoolTimeout. It also keeps one that received more than its answer, and takes
+    the rest for the answer to the next request.
     """
 
     def _assign_requests_to_connections(self) -> list[Any]:
@@ -49,7 +59,7 @@ class HealedPool(httpcore.AsyncConnectionPool):
         lost = [
             connection
             for connection in self._connections
-            if id(connection) not in held and not connection.is_idle() and not connection.is_closed()
+            if id(connection) not in held and not connection.is_closed() and not _is_clean(connection)
         ]
         for connection in lost:
             self._connections.remove(connection)
@@ -64,6 +74,14 @@ class HealedPool(httpcore.AsyncConnectionPool):
     def spare(self) -> int:
         """Count the connections that no request holds."""
         return len(self._connections) - len(self._requests)
+
+
+def _is_clean(connection: Any) -> bool:  # noqa: ANN401  # httpcore's, perhaps in one that tunnels
+    if not connection.is_idle():
+        return False
+    while hasattr(connection, "_connection"):
+        connection = connection._connection  # noqa: SLF001  # the parser is nowhere public
+    return not connection._h11_state.trailing_data[0]  # noqa: SLF001  # the same
 
 
 class PooledTransport(httpx.AsyncBaseTransport):
@@ -229,12 +247,76 @@ def _no_cookies() -> CookieJar:
 
 
 class Home:
-    """Hold what belongs to one event loop: its client, and the sign that it is being closed."""
+    """Hold what belongs to one event loop: its client, and what to end when that is closed.
 
-    def __init__(self, client: httpx.AsyncClient, token: EventLoopToken) -> None:
-        self.client = client
-        self.token = token
-        self.closing: anyio.Event = anyio.Event()
+    Args:
+        client: Sends, in this loop.
+        token: The loop.
+        owned: Whether the client is closed with this; the user's own is not.
+    """
+
+    def __init__(self, client: httpx.AsyncClient, token: EventLoopToken, *, owned: bool) -> None:
+        self.client: httpx.AsyncClient = client
+        self.responses: WeakSet[httpx.Response] = WeakSet()
+        self._token = token
+        self._process = os.getpid()
+        self._waits = set[anyio.CancelScope]()
+        self._keeper = _keep(client if owned else None)
+        with suppress(StopIteration):
+            self._keeper.__anext__().send(None)
+
+    @property
+    def is_dead(self) -> bool:
+        """Tell whether its loop ended, or the process is another."""
+        is_closed = getattr(self._token.native_token, "is_closed", bool)
+        return self._process != os.getpid() or self.client.is_closed or is_closed()
+
+    @contextmanager
+    def waiting(self) -> Generator[anyio.CancelScope]:
+        """End what is awaited in the block when the client is closed, or the scope cancelled.
+
+        Raises:
+            ClientClosedError: It was.
+        """
+        with anyio.CancelScope() as scope:
+            self._waits.add(scope)
+            try:
+                yield scope
+            finally:
+                self._waits.discard(scope)
+        if scope.cancelled_caught:
+            raise ClientClosedError
+
+    async def aclose(self) -> None:
+        """End what runs, and close the connections."""
+        for scope in tuple(self._waits):
+            scope.cancel()
+        with anyio.move_on_after(_CLOSING, shield=True):
+            for response in tuple(self.responses):
+                await response.aclose()
+            await self._keeper.aclose()
+
+    def close_soon(self) -> None:
+        """Close from another loop or thread; where the home's loop has ended there is nothing left to end."""
+        with suppress(RunFinishedError):
+            self._token.backend_class.run_sync_soon(self._start_to_close, (), self._token.native_token)
+
+    def _start_to_close(self) -> None:
+        trio = sys.modules.get("trio")
+        if trio is not None and trio.lowlevel.in_trio_run():
+            trio.lowlevel.spawn_system_task(self.aclose)
+        else:
+            self._closing = asyncio.get_running_loop().create_task(self.aclose())
+
+
+async def _keep(client: httpx.AsyncClient | None) -> AsyncGenerator[None, None]:
+    """Close a client when told, else when its loop ends or nobody holds this: loops close such generators (PEP 525)."""
+    try:
+        yield
+    finally:
+        if client is not None:
+            with anyio.move_on_after(_CLOSING, shield=True):
+                await client.aclose()
 
 
 class Homes:
@@ -248,7 +330,7 @@ class Homes:
     def __init__(self, make: Callable[[], httpx.AsyncClient], *, owned: bool = True) -> None:
         self._make = make
         self._owned = owned
-        self._homes: dict[tuple[int, object], Home] = {}
+        self._homes = dict[object, Home]()
         self.closed: bool = False
 
     def here(self) -> Home:
@@ -257,34 +339,30 @@ class Homes:
         Raises:
             ClientClosedError: All was closed.
         """
-        if self.closed:
-            raise ClientClosedError
         token = current_token()
-        place = (os.getpid(), token.native_token)
-        home = self._homes.get(place)
-        if home is None:
+        home = self._homes.get(token.native_token)
+        if not self.closed and (home is None or home.is_dead):
             self._forget_the_dead()
-            home = self._homes[place] = Home(self._make(), token)
+            home = self._homes[token.native_token] = Home(self._make(), token, owned=self._owned)
+        if self.closed or home is None:  # looked at again, since another thread may close meanwhile
+            raise ClientClosedError
         return home
 
     async def aclose(self) -> None:
-        """Close what belongs to the running loop; what belongs to others ends with them."""
+        """Close what belongs to the running loop, and have other loops of this process close what is theirs."""
         self.closed = True
+        self._forget_the_dead()
         homes, self._homes = self._homes, {}
-        here = (os.getpid(), current_token().native_token)
-        for place, home in homes.items():
-            if place == here:
-                home.closing.set()
-                await self._close(home)
-
-    async def _close(self, home: Home) -> None:
-        if self._owned:
-            with anyio.CancelScope(shield=True):
-                await home.client.aclose()
+        here = homes.pop(current_token().native_token, None) if homes else None
+        for home in homes.values():
+            home.close_soon()
+        if here is not None:
+            await here.aclose()
 
     def _forget_the_dead(self) -> None:
-        alive = {place: home for place, home in self._homes.items() if not _is_dead(place)}
-        self._homes = alive
+        for place, home in tuple(self._homes.items()):
+            if home.is_dead:
+                self._homes.pop(place, None)
 
 
 def homes_for(settings: Settings, given: object) -> Homes:
@@ -295,10 +373,4 @@ def homes_for(settings: Settings, given: object) -> Homes:
         return Homes(lambda: given, owned=False)
     if not callable(given):
         refuse("http_client", "an httpx.AsyncClient or a function that makes one", type(given).__name__)
-    return Homes(given)
-
-
-def _is_dead(place: tuple[int, object]) -> bool:
-    process, loop = place
-    is_closed = getattr(loop, "is_closed", None)
-    return process != os.getpid() or (is_closed is not None and is_closed())
+    return Homes(cast("Callable[[], httpx.AsyncClient]", given))

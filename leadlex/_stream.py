@@ -17,7 +17,7 @@ from attrs import evolve
 from httpx_sse import EventSource, ServerSentEvent
 
 from ._body import Unusable
-from ._errors import LeadLexError, StreamBusyError, StreamDivergedError, StreamInterruptedError
+from ._errors import ClientClosedError, LeadLexError, StreamBusyError, StreamDivergedError, StreamInterruptedError
 from ._events import Done, StreamEvent, TextDelta
 from ._faults import Broken, cut_short
 from ._log import record
@@ -76,17 +76,6 @@ class AsyncChatStream:
             for event in self._batch:
                 return event
             self._batch = await self._next_batch()
-
-    async def read_batch(self) -> list[StreamEvent]:
-        """Return the events that came together; none at the end. The sync face reads so."""
-        while True:
-            events = [*self._batch]
-            if events:
-                return events
-            try:
-                self._batch = await self._next_batch()
-            except StopAsyncIteration:
-                return []
 
     async def _next_batch(self) -> Iterator[StreamEvent]:
         if self._busy:
@@ -192,6 +181,16 @@ class AsyncChatStream:
             )
 
 
+async def read_batch(stream: AsyncChatStream) -> list[StreamEvent]:
+    """Return the events that came together; none at the end. The bridge reads so, to cross once for all of them."""
+    while not (events := [*stream._batch]):  # noqa: SLF001  # the same room
+        try:
+            stream._batch = await stream._next_batch()  # noqa: SLF001  # the same
+        except StopAsyncIteration:
+            break
+    return events
+
+
 class _Texts(AsyncIterator[str]):
     """Iterate over text; a class, since a generator left early would need closing of its own."""
 
@@ -217,7 +216,7 @@ class Reading:
         self.broken: Broken | None = None
         self.half: str = ""
         self.started = False
-        self.alive = False
+        self.alive: bool = False
         self.closed = False
         self.ended = False
         self.error: LeadLexError | None = None
@@ -230,13 +229,13 @@ class Reading:
     @property
     def abandoned(self) -> bool:
         """Tell whether a connection may be left open."""
-        return self.started and not (self.closed or self.ended)
+        return self.started and not (self.closed or self.ended or self.transport.homes.closed)
 
     async def interrupt(self) -> None:
         """End another task's wait for the next event: for a head, between two attempts, or for bytes."""
-        if self.call.waiting is not None:
-            self.call.waiting.cancel()
-        if self.opened is not None:
+        if self.call.waits is not None:
+            self.call.waits.cancel()
+        elif self.opened is not None:
             await self.opened.text.hang_up()
 
     def reply(self) -> ChatReply:
@@ -245,15 +244,19 @@ class Reading:
 
     def check_whole(self) -> None:
         """Refuse to let an end that was not proved look like one."""
-        if self.transcript.done:
-            return
-        if self.error is not None:
-            raise self.error
-        key = self.call.operation.idempotency_key or ""
-        error = StreamInterruptedError("The stream was closed or cancelled before its end.", key)
+        if not self.transcript.done:
+            raise self.error or self.unfinished()
+
+    def unfinished(self) -> LeadLexError:
+        """Say that the stream was closed before its end."""
+        if self.transport.homes.closed:
+            error: LeadLexError = ClientClosedError()
+        else:
+            key = self.call.operation.idempotency_key or ""
+            error = StreamInterruptedError("The stream was closed or cancelled before its end.", key)
         error.charged = self.call.charged_now
         error.partial = self.reply() if self.transcript.begun else None
-        raise error
+        return error
 
     def events(self, block: str) -> Iterator[StreamEvent]:
         """Hand out the events of a block one by one; what breaks the stream is kept in `broken`."""
@@ -366,13 +369,12 @@ async def _read(reading: Reading) -> AsyncGenerator[Iterator[StreamEvent], None]
 
 async def _again(reading: Reading, broken: Broken) -> None:
     try:
-        if not reading.closed:
-            await reading.transport.again(reading.call, broken, reading.transcript)
+        if reading.closed:
+            raise reading.unfinished()
+        await reading.transport.again(reading.call, broken, reading.transcript)
     except LeadLexError as error:
-        reading.error = error
-        raise
-    if reading.closed:
-        reading.check_whole()
+        reading.error = reading.unfinished() if reading.closed else error
+        raise reading.error from error.__cause__
     reading.half = ""
     reading.replay = Replay(reading.transcript) if reading.transcript.begun else None
 

@@ -10,7 +10,8 @@ import logging
 import random
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, Final, Generic, NoReturn, TypeVar
 
@@ -25,7 +26,7 @@ from ._faults import Broken, Rejected, Translator, interrupted, without_tracebac
 from ._log import record
 from ._meta import Charged, Meta, RateLimit
 from ._operations import Operation
-from ._pool import Home, Homes
+from ._pool import Homes
 from ._replay import Transcript
 from ._retry import (
     Fault,
@@ -69,10 +70,9 @@ class Time:
         """Return a number from 0 to 1."""
         return random.random()  # noqa: S311  # spreads retries, guards nothing
 
-    async def sleep(self, seconds: float, home: Home) -> None:
-        """Wait, or end early when the client is closed."""
-        with anyio.move_on_after(seconds):
-            await home.closing.wait()
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
+        await anyio.sleep(seconds)
 
 
 @define
@@ -98,8 +98,8 @@ class Call(Generic[T]):
     charged: Charged = "no"
     head_seen: bool = False
     meta: Meta | None = field(default=None, repr=False)
+    waits: anyio.CancelScope | None = field(default=None, repr=False)
     progress: Progress = field(factory=Progress, repr=False)
-    waiting: anyio.CancelScope | None = field(default=None, repr=False)
 
     @property
     def charged_now(self) -> Charged:
@@ -138,7 +138,7 @@ class Transport:
         self.seen = seen
         self.quota = quota
         self.time = time
-        self.translator: Translator = Translator(settings.key, settings.timeout)
+        self.translator: Translator = Translator(settings.key, settings.timeout, settings.address)
 
     def __repr__(self) -> str:
         return f"<Transport to {self.settings.base_url}>"
@@ -170,8 +170,9 @@ class Transport:
 
     async def _attempt(self, call: Call[T]) -> T | Broken:
         clocks = Clocks(self.settings.timeout, call.deadline, self.time.now, streams=False)
+        call.meta, call.progress = None, Progress()
         try:
-            with anyio.move_on_after(clocks.next_end()[0]):
+            with self._waiting(call), anyio.move_on_after(clocks.next_end()[0]):
                 response = await self._head(call, clocks)
                 try:
                     return await self._answer(call, response, clocks)
@@ -186,13 +187,22 @@ class Transport:
         if not (response.status_code == 200 or (empty and response.is_success)):  # noqa: PLR2004  # RFC 9110, 15.3.1
             raise Rejected(await self._rejection(call, response, clocks, meta))
         body = await read_all(response, clocks, MAX_JSON)
-        answer = None if empty and not body else loads_bytes(body)
+        answer = None if empty and not body else self._loads(meta, body)
         problem = problem_of(answer)
         if problem:
             raise Rejected(self._refusal(call, meta, problem, body))
         value = call.operation.read(answer, meta)
         self.succeeded(call)
         return value
+
+    def _loads(self, meta: Meta, body: bytes) -> Any:  # noqa: ANN401  # JSON
+        try:
+            return loads_bytes(body)
+        except WireError:
+            # A page in place of JSON is worth showing; broken JSON may be what Lexi wrote, and is not.
+            if "json" in meta.headers.get("content-type", ""):
+                raise
+            raise Rejected(self.translator.other_answer(meta, body)) from None
 
     # Streams -------------------------------------------------------------------------------------------------------
 
@@ -201,8 +211,9 @@ class Transport:
         clocks = Clocks(self.settings.timeout, call.deadline, self.time.now, streams=True)
         seconds, clock = clocks.next_end()
         began = self.time.now()
+        call.meta, call.progress = None, Progress()
         try:
-            with anyio.move_on_after(max(0.0, seconds)) as call.waiting:
+            with self._waiting(call), anyio.move_on_after(max(0.0, seconds)):
                 response = await self._head(call, clocks)
                 clocks.waited = self.time.now() - began
                 return await self._opened(call, response, clocks)
@@ -225,13 +236,23 @@ class Transport:
 
     # Heads ---------------------------------------------------------------------------------------------------------
 
+    @contextmanager
+    def _waiting(self, call: Call[Any]) -> Generator[None]:
+        """Let what is awaited in the block be ended by closing the client, or through the call."""
+        with self.homes.here().waiting() as scope:
+            call.waits = scope
+            try:
+                yield
+            finally:
+                call.waits = None
+
     async def _head(self, call: Call[Any], clocks: Clocks) -> httpx.Response:
-        call.meta, call.progress = None, Progress()
         home = self.homes.here()
         call.attempts += 1
         request = self._request(call)
         call.progress.handed_over = True
         response = await home.client.send(request, stream=True, auth=None, follow_redirects=False)
+        home.responses.add(response)
         # httpcore looks the read timeout up again for the body; until the head, Lexi may think.
         request.extensions["timeout"]["read"] = clocks.idle
         return response
@@ -324,7 +345,8 @@ class Transport:
 
     def event_broken(self, call: Call[Any], problem: WireProblem) -> Broken:
         """Translate an `error` event."""
-        return self.translator.event(call.meta or Meta(status_code=200), problem, call.operation.permission)
+        meta = call.meta or Meta(status_code=200)
+        return self.translator.event(meta, problem, call.operation.permission, self.time.wall())
 
     def broken(self, call: Call[Any], error: Exception) -> Broken:
         """Translate whatever ended an attempt."""
@@ -345,14 +367,16 @@ class Transport:
             LeadLexError: There is no next attempt.
         """
         call.charged = worse(call.charged, charged_after(call.operation, broken.fault))
-        delay = self._delay(call, broken, handed_out)
+        call.progress = Progress()
+        delay = None if self.homes.closed else self._delay(call, broken, handed_out)
         self._record(call, broken, delay)
         if delay is None:
             self.fail(call, broken, handed_out)
-        with anyio.CancelScope() as call.waiting:
-            await self.time.sleep(delay, self.homes.here())
-        if self.homes.closed:
-            self.fail(call, Broken(broken.fault, ClientClosedError()), handed_out)
+        try:
+            with self._waiting(call):
+                await self.time.sleep(delay)
+        except ClientClosedError as error:
+            self.fail(call, Broken(broken.fault, error), handed_out)
         if too_late(self.settings.policy, self.time.now(), 0.0, call.first_failure, call.deadline, call.began):
             self.fail(call, broken, handed_out)
 
@@ -369,7 +393,7 @@ class Transport:
         if delay is None or too_late(policy, now, delay, call.first_failure, call.deadline, call.began):
             return None
         if broken.fault is Fault.IN_FLIGHT:
-            return delay  # Asking whether the first request is over is no attempt.
+            return delay  # to ask whether it is done is no attempt, and takes nothing from those of others
         taken = self.quota.take(broken.fault)
         if not taken:
             return None
@@ -383,8 +407,8 @@ class Transport:
         Raises:
             ClientClosedError: It was.
         """
-        await self.time.sleep(seconds, self.homes.here())
-        self.homes.here()
+        with self.homes.here().waiting():
+            await self.time.sleep(seconds)
 
     def fail(self, call: Call[Any], broken: Broken, handed_out: Transcript | None = None) -> NoReturn:
         """Raise what ended a call, with all that is known of it."""

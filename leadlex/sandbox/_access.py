@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
+from leadlex._errors import ConfigurationError
+
 from ._replies import Refusal
 from ._store import now
 
@@ -28,10 +30,10 @@ class Gate:
         self._used: Counter[tuple[str, str]] = Counter()
 
     def add(self, token: str, user_id: str, permissions: Iterable[str], expires_at: datetime | None) -> None:
-        """Let a key in; ValueError names the permissions there are."""
+        """Let a key in; ConfigurationError names the permissions there are."""
         key = Key(user_id, frozenset(permissions), expires_at)
         if unknown := key.permissions - PERMISSIONS:
-            raise ValueError(f"no such permission: {sorted(unknown)}; there are {sorted(PERMISSIONS)}")
+            raise ConfigurationError(f"no such permission: {sorted(unknown)}; there are {sorted(PERMISSIONS)}")
         self._keys[token] = key
 
     def admit(self, authorization: str, permission: str) -> Key:

@@ -9,7 +9,7 @@ from typing import NoReturn, cast
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from . import _bodies
@@ -19,7 +19,8 @@ from ._store import Row
 from ._streams import Streams
 from ._workspace import Workspace
 
-OPENAPI = Path(__file__).with_name("lexi.openapi.yaml")
+OPENAPI = Path(__file__).with_name("lexi.openapi.yaml").read_bytes()
+LAST_ROW = 2**63 - 1  # for SQLite
 STATUSES = ("pending", "approved", "dismissed", "completed", "failed")
 
 # The fields of the contract's objects.
@@ -98,7 +99,7 @@ class Api:
         found, total = self._store.conversations(
             {"user_id": key.user_id, **request.query_params},
             archived=_bodies.flag(request, "archived"),
-            offset=(page - 1) * per_page,
+            offset=min((page - 1) * per_page, LAST_ROW),
             limit=per_page,
         )
         data = {"conversations": [_shown(row, SUMMARY) for row in found]}
@@ -168,4 +169,4 @@ async def _failed(_request: Request, _problem: Exception) -> Response:
 
 
 async def _openapi(_request: Request) -> Response:
-    return FileResponse(OPENAPI, media_type="application/yaml")
+    return Response(OPENAPI, media_type="application/yaml")

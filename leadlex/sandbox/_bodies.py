@@ -26,8 +26,8 @@ class Question(NamedTuple):
 
 def chat_question(body: Mapping[str, Any]) -> Question:
     """Read the body of chat."""
-    context = _context(body, CHAT_CONTEXT)
-    return Question(_message(body), context.pop("conversation_id", None), context)
+    message, context = _message(body), _context(body, CHAT_CONTEXT)
+    return Question(message, context.pop("conversation_id", None), context)
 
 
 def stream_question(body: Mapping[str, Any]) -> Question:
@@ -38,12 +38,13 @@ def stream_question(body: Mapping[str, Any]) -> Question:
     allow_tools = body.get("allow_tools", True)
     if not isinstance(allow_tools, bool):
         refuse("allow_tools must be true or false")
-    return Question(message, _text(body, "conversation_id"), _context(body, STREAM_CONTEXT), allow_tools)
+    conversation_id = None if body.get("conversation_id") is None else _text(body, "conversation_id")
+    return Question(message, conversation_id, _context(body, STREAM_CONTEXT), allow_tools)
 
 
 def reason(body: Mapping[str, Any]) -> str | None:
     """Read the body of a dismissal."""
-    return _text(body, "reason")
+    return _text(body, "reason") if "reason" in body else None
 
 
 async def json_object(request: Request) -> dict[str, Any]:
@@ -68,10 +69,10 @@ def idempotency_key(request: Request) -> str | None:
     return key
 
 
-def number(request: Request, name: str, default: int, *, largest: int = 10**18) -> int:
+def number(request: Request, name: str, default: int, *, largest: int = 10**99) -> int:
     """Read a whole number from 1 on out of the query."""
     text = request.query_params.get(name, str(default))
-    if not re.fullmatch(r"[0-9]{1,30}", text) or not 1 <= int(text) <= largest:
+    if not re.fullmatch(r"[0-9]{1,99}", text) or not 1 <= int(text) <= largest:
         refuse(f"{name} must be a whole number from 1 to {largest}")
     return int(text)
 
@@ -85,7 +86,7 @@ def flag(request: Request, name: str) -> bool:
 
 
 def _message(body: Mapping[str, Any]) -> str:
-    return _text(body, "message") or refuse("message is required")
+    return _text({"message": "", **body}, "message") or refuse("message is required")
 
 
 def _context(body: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, str]:
@@ -94,11 +95,11 @@ def _context(body: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, str]:
     if not isinstance(context, dict | None):
         refuse("context must be an object")
     known = cast("dict[str, Any]", context or {})
-    return {name: text for name in names if (text := _text(known, name)) is not None}
+    return {name: _text(known, name) for name in names if name in known}
 
 
-def _text(body: Mapping[str, Any], name: str) -> str | None:
-    text = body.get(name)
-    if not isinstance(text, str | None):
+def _text(body: Mapping[str, Any], name: str) -> str:
+    text = body[name]
+    if not isinstance(text, str):
         refuse(f"{name} must be a string")
     return text

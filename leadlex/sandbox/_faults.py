@@ -6,6 +6,8 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from leadlex._errors import ConfigurationError
+
 from . import _connection
 from ._replies import error
 from ._streams import frame
@@ -85,9 +87,9 @@ KINDS: Mapping[str, Callable[..., Fault]] = {
 
 
 def make(kind: str, **how: Any) -> Fault:  # noqa: ANN401 - each kind has options of its own
-    """Make a fault; ValueError names the kinds there are, TypeError an option that the kind does not have."""
+    """Make a fault; ConfigurationError names the kinds there are, TypeError an option that the kind does not have."""
     if kind not in KINDS:
-        raise ValueError(f"no such fault: {kind!r}; there are {', '.join(KINDS)}")
+        raise ConfigurationError(f"no such fault: {kind!r}; there are {', '.join(KINDS)}")
     return KINDS[kind](**how)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from ._crm import DEALS, MATTERS, PEOPLE, Person, slug
 from ._ledger import PRICES
 
+PRICE = PRICES["prospect_search"]
 WIDEST = (0, 1_000_000)  # employees
 INDUSTRIES = {"law": "law firms", "SaaS": "SaaS companies"}
 TITLES = sorted({person.title for person in PEOPLE})
@@ -59,7 +60,7 @@ class Action:
     type: str
     description: str
     metadata: dict[str, Any]
-    at_once: bool = False
+    at_once: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,15 +113,17 @@ def _search(ask: Ask) -> Answer | None:
 
 def _offer(ask: Ask, what: str, people: Sequence[Person]) -> Answer:
     """Add the people to the list that was sent along, or propose to add them to a new one."""
-    list_id = ask.context.get("list_id", slug(what))
-    name = ask.list_name(list_id) if "list_id" in ask.context else what
     names = [person.name for person in people]
-    metadata = {"list_id": list_id, "list_name": name, "contacts": names, "count": len(names)}
-    action = Action("prospect_search", f"Find {_contacts(names)}: {what}", metadata, at_once="list_id" in ask.context)
-    outcome = f"Added {_contacts(names)} to {name}" if action.at_once else f"I found {_contacts(names)}"
-    request = f"Please approve this task, and I add them to a new list for {PRICES['prospect_search']} credits."
-    text = f"{outcome}, {what}:\n\n{_numbered(people)}" + ("" if action.at_once else f"\n\n{request}")
-    return _found(people, text, action if people else None)
+    count, at_once = _contacts(names), "list_id" in ask.context
+    list_id = ask.context["list_id"] if at_once else slug(what)
+    list_name = ask.list_name(list_id) if at_once else what
+    metadata = {"list_id": list_id, "list_name": list_name, "contacts": names, "count": len(names)}
+    action = Action("prospect_search", f"Find {count}: {what}", metadata, at_once=at_once)
+    opening = f"Added {count} to {list_name}" if at_once else f"I found {count}"
+    closing = "" if at_once else f"\n\nPlease approve this task: then they are on a new list, for {PRICE} credits."
+    if not people:
+        return _found(people, f"I found no {what}.")
+    return _found(people, f"{opening}, {what}:\n\n{_numbered(people)}{closing}", action)
 
 
 def _found(people: Sequence[Person], text: str, action: Action | None = None) -> Answer:
@@ -159,7 +162,7 @@ def _campaign(ask: Ask) -> Answer | None:
         thinking="Drafting an email for the list...",
         tool="lists.get",
         summary=f"Found the list {name}",
-        action=Action("campaign_start", f"Start a campaign for {name} about {topic}", metadata),
+        action=Action("campaign_start", f"Start a campaign for {name} about {topic}", metadata, at_once=False),
         memory={"topic": topic},
     )
 

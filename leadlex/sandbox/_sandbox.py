@@ -6,6 +6,8 @@ from datetime import datetime
 from os import PathLike
 from typing import Any, Literal, Self
 
+from leadlex._errors import ConfigurationError
+
 from . import _faults
 from ._access import PERMISSIONS, Gate
 from ._app import Api
@@ -41,8 +43,8 @@ class Sandbox:
         task_seconds: how long an approved task takes.
 
     Raises:
-        ValueError: `idempotency` is none of the three.
-        OSError: from `start`: the port is taken.
+        ConfigurationError: `idempotency` is none of the three.
+        OSError: from `start`: the port is taken, or the file can't be used.
     """
 
     def __init__(
@@ -57,7 +59,7 @@ class Sandbox:
         task_seconds: float = 1.0,
     ) -> None:
         if idempotency not in BEHAVIOURS:
-            raise ValueError(f"idempotency must be one of {', '.join(BEHAVIOURS)}, not {idempotency!r}")
+            raise ConfigurationError(f"idempotency must be one of {', '.join(BEHAVIOURS)}, not {idempotency!r}")
         self._path, self._port, self._pace = path, port, pace
         self._idempotency, self._task_seconds = idempotency, task_seconds
         self._credits = credits
@@ -126,7 +128,7 @@ class Sandbox:
             expires_at: from when on it is refused; an aware datetime.
 
         Raises:
-            ValueError: there is no such permission.
+            ConfigurationError: there is no such permission.
         """
         key = f"wbk_{secrets.token_hex(16)}"
         self._gate.add(key, user_id, permissions, expires_at)
@@ -175,7 +177,7 @@ class Sandbox:
                 `slow`: `seconds` that pass before the work begins.
 
         Raises:
-            ValueError: there is no such kind; names those there are.
+            ConfigurationError: there is no such kind; names those there are.
             TypeError: the kind has no such option.
         """
         self._faults.append((kind, _faults.make(kind, **how)))

@@ -5,6 +5,7 @@ import socket
 import sys
 import threading
 from concurrent.futures import Future
+from typing import cast
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -21,7 +22,7 @@ class Server:
         port: 0 takes a free one.
 
     Raises:
-        OSError: the port is taken.
+        OSError: the port is taken, or there are too many open files.
     """
 
     def __init__(self, app: ASGIApp, port: int) -> None:
@@ -31,8 +32,6 @@ class Server:
             ws="none",
             lifespan="off",
             log_config=None,
-            log_level="critical",
-            access_log=False,
             timeout_keep_alive=75,
         )
         self._socket = _listen(port)
@@ -48,7 +47,11 @@ class Server:
         self._thread.join()
 
     def _run(self) -> None:
-        asyncio.run(self._serve())
+        try:
+            asyncio.run(self._serve())
+        except OSError as error:
+            self._socket.close()
+            self._ready.set_exception(error)
 
     async def _serve(self) -> None:
         """Serve until told to stop.
@@ -58,12 +61,12 @@ class Server:
         """
         self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
         state = ServerState()
-        server = await self._loop.create_server(lambda: Connection(self._config, state, {}), sock=self._socket)
+        server = await self._loop.create_server(lambda: Connection(self._config, state), sock=self._socket)
         self._ready.set_result(None)
         await self._stopping.wait()
         server.close()
-        for connection in state.connections:
-            connection.transport.abort()
+        for connection in cast("set[Connection]", state.connections):
+            connection.abandon()
         await asyncio.sleep(0)  # lets connections learn that they are lost; asyncio.run cancels the rest
 
 

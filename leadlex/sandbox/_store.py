@@ -4,6 +4,7 @@ import json
 import sqlite3
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack, closing
 from datetime import UTC, datetime, timedelta
 from os import PathLike
 from typing import Any
@@ -14,6 +15,7 @@ Row = dict[str, Any]
 
 # Ids are made of the number of the row: the same calls give the same ids in every run.
 SCHEMA = """
+PRAGMA synchronous = OFF;  -- a killed process loses nothing, a dead machine may
 CREATE TABLE IF NOT EXISTS conversation (
     n INTEGER PRIMARY KEY, id TEXT AS (printf('conv_%06d', n)), user_id TEXT, title TEXT, context TEXT,
     memory TEXT DEFAULT '{}', archived INTEGER, created_at TEXT, last_message_at TEXT);
@@ -56,13 +58,14 @@ def stamp(moment: datetime) -> str:
 
 
 class Store:
-    """The database: `path` is its file, None keeps it in memory."""
+    """The database: `path` is its file, None keeps it in memory; OSError says that the file can't be used."""
 
     def __init__(self, path: str | PathLike[str] | None) -> None:
         self._lock = threading.Lock()
-        self._db = sqlite3.connect(path or ":memory:", isolation_level=None, check_same_thread=False)
-        self._db.row_factory = sqlite3.Row
-        self._db.executescript(SCHEMA)
+        try:
+            self._db = _open(path or ":memory:")
+        except sqlite3.Error as error:
+            raise OSError(f"The sandbox can't keep its data in {path}: {error}") from error
         for list_id, name, members in _crm.LISTS:
             self.add_to_list(list_id, name, members)
 
@@ -212,6 +215,15 @@ class Store:
         """Give how many credits were left, None if nobody has said yet."""
         account = self._one("SELECT * FROM account")
         return account["balance"] if account else None
+
+
+def _open(path: str | PathLike[str]) -> sqlite3.Connection:
+    with ExitStack() as undo:
+        db = undo.enter_context(closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)))
+        db.row_factory = sqlite3.Row
+        db.executescript(SCHEMA)
+        undo.pop_all()
+        return db
 
 
 def _decoded(row: Row) -> Row:

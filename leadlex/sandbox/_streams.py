@@ -58,6 +58,7 @@ class Recording:
                 await self._news.wait()
             yield self.frames[sent]
             sent += 1
+            await asyncio.sleep(0)  # else asyncio warns of each write after the client left
 
 
 class Streams:

@@ -73,6 +73,12 @@ class Connection:
             self._read(count - len(self._received))
         return self._take(count)
 
+    def receive_some(self) -> bytes:
+        """Receive what there is, at least a byte."""
+        if not self._received:
+            self._read()
+        return self._take(len(self._received))
+
     def receive_head(self) -> Request:
         """Receive a request's head only and put it on record; the body stays unread."""
         request = self._request(self._head(), b"")

@@ -7,7 +7,6 @@ from typing import Any
 
 import anyio.lowlevel
 
-from leadlex._pool import Home
 from leadlex._transport import Time
 from tests.support.faces import Face, Main
 
@@ -39,7 +38,7 @@ class Turned(Time):
         """Return the same number each time."""
         return self._chance
 
-    async def sleep(self, seconds: float, home: Home) -> None:  # noqa: ARG002  # no sleep to end
+    async def sleep(self, seconds: float) -> None:
         """Be there at once."""
         self.sleeps.append(seconds)
         self.ahead += seconds
