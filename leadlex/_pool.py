@@ -120,7 +120,7 @@ class PooledTransport(httpx.AsyncBaseTransport):
         return httpx.Response(
             answer.status,
             headers=answer.headers,
-            stream=_Held(answer.stream, self._free),
+            stream=_Held(answer, self._free),
             extensions=answer.extensions,
         )
 
@@ -165,8 +165,10 @@ def _translated(request: httpx.Request) -> httpcore.Request:
 class _Held(httpx.AsyncByteStream):
     """Give a connection's place back when its response is closed."""
 
-    def __init__(self, stream: Any, free: anyio.Semaphore) -> None:  # noqa: ANN401  # httpcore's
-        self._stream = stream
+    def __init__(self, answer: httpcore.Response, free: anyio.Semaphore) -> None:
+        self._stream: Any = answer.stream
+        self._suspect = _framed_twice(answer)
+        self._network: Any = answer.extensions["network_stream"]
         self._free: anyio.Semaphore | None = free
 
     def __aiter__(self) -> AsyncIterator[bytes]:
@@ -176,9 +178,16 @@ class _Held(httpx.AsyncByteStream):
         free, self._free = self._free, None
         if free is not None:
             try:
+                if self._suspect:
+                    await self._network.aclose()
                 await self._stream.aclose()
             finally:
                 free.release()
+
+
+def _framed_twice(answer: httpcore.Response) -> bool:
+    # RFC 9112, 6.1: a server that says both a length and chunks may be one that smuggles; the connection ends with it.
+    return {b"content-length", b"transfer-encoding"} <= {name.lower() for name, _ in answer.headers}
 
 
 # Making clients ----------------------------------------------------------------------------------------------------
