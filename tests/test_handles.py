@@ -497,3 +497,15 @@ class TestClocks:
 
         with ScriptedServer(LexiScript(stream=CAPTURE)) as server, no_leaks():
             face.run(scenario, base_url=server.url, timeout=Timeout(total=None))
+
+
+def test_clocks_run_from_the_first_use(face: Face) -> None:
+    """A stream that is made early and used late has all of its time."""
+
+    async def scenario(lexi: Any) -> None:
+        stream = lexi.stream_chat("Hi")
+        await face.sleep(1.1)
+        assert (await stream.final_reply()).response == CAPTURE_TEXT
+
+    with ScriptedServer(LexiScript()) as server:
+        face.run(scenario, base_url=server.url, timeout=Timeout(total=1), retries=0)
