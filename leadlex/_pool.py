@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import os
+import re
 import socket
 import ssl
 import sys
@@ -229,10 +230,15 @@ def _environment_proxy(place: str, context: ssl.SSLContext | None) -> httpcore.P
     return _proxy(address if "://" in address else f"http://{address}", context)
 
 
+# An address in brackets, with or without a port; "[::bad" without its bracket would be one too.
+_BRACKETED: Final = re.compile(r"\s*\[([^]]*)\](?::\d+)?\s*")
+
+
 def _check_no_proxy(hosts: str) -> None:
     for host in filter(lambda item: "[" in item or "]" in item, hosts.split(",")):
+        match = _BRACKETED.fullmatch(host)
         try:
-            ipaddress.IPv6Address(host.strip().removeprefix("[").removesuffix("]"))
+            ipaddress.IPv6Address(match[1] if match else "")
         except ValueError:
             raise ConfigurationError("NO_PROXY can't be used: it has an address that is none.") from None
 
