@@ -12,7 +12,7 @@ import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from typing import Final
 
-import anyio
+import anyio.lowlevel
 import httpx
 
 from ._config import Timeout
@@ -42,7 +42,7 @@ class Expired(Exception):
 
 
 class Clocks:
-    """Count the time of one attempt; only waiting counts, and `total` always.
+    """Count the time of one attempt; the caller's own time between two events does not count, but for `total`.
 
     Args:
         timeout: The settings.
@@ -61,11 +61,13 @@ class Clocks:
         self._clock: Clock = "first_event"
         self._left = timeout.first_event if streams else None
         self.waited: float = 0.0
+        self._last: float | None = None
 
     def note_event(self) -> None:
         """Start to wait for the next event."""
         self._clock, self._left = "event_idle", self._event_idle
         self.waited = 0.0
+        self._last = None
 
     def next_end(self) -> tuple[float, Clock]:
         """Return in how many seconds which clock runs out first."""
@@ -80,8 +82,10 @@ class Clocks:
             StopAsyncIteration: The body ended.
             Expired: A clock ran out.
         """
-        seconds, clock = self.next_end()
         began = time.monotonic()
+        # A flood of comments is never waited for: what it costs to read counts as well.
+        self.waited += 0.0 if self._last is None else began - self._last
+        seconds, clock = self.next_end()
         try:
             if seconds >= self.idle:
                 return await source.__anext__()
@@ -89,7 +93,8 @@ class Clocks:
                 return await source.__anext__()
             raise Expired(clock)
         finally:
-            self.waited += time.monotonic() - began
+            self._last = time.monotonic()
+            self.waited += self._last - began
 
 
 # Codings -----------------------------------------------------------------------------------------------------------
@@ -191,7 +196,10 @@ class GuardedText:
                 # What breaks after the last byte of a `done` takes nothing away from the answer.
                 yield self._lines.ending()
                 raise
-            for piece in pieces(data):
+            for number, piece in enumerate(pieces(data)):
+                if number:
+                    # A few compressed bytes can keep a processor busy for minutes: others get a turn, and a cancel.
+                    await anyio.lowlevel.checkpoint()
                 block = cut(piece)
                 if block:
                     yield block.decode("utf-8", "replace")

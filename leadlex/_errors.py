@@ -25,7 +25,8 @@ message's text; what a server said is shown with its control characters escaped.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, TypeVar
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from ._models import ChatReply
 
 E = TypeVar("E", bound="LeadLexError")
+P = ParamSpec("P")
+T = TypeVar("T")
 
 Clock = Literal["connect", "write", "pool", "first_event", "idle", "event_idle", "total", "wait"]
 """The timeouts by name, as in `Timeout`; `wait` is that of `wait_for_task`."""
@@ -399,3 +402,18 @@ def status_error_class(status_code: int, code: str | None) -> type[APIStatusErro
 def refuse(argument: str, limit: str, given: str) -> NoReturn:
     """Raise a `ConfigurationError` that names the argument, its limit and what was given (never a message's text)."""
     raise ConfigurationError(f"{argument} must be {limit}; given: {given}.")
+
+
+def discreet(check: Callable[P, T]) -> Callable[P, T]:
+    """Let a refusal forget its frames: a tool that reports locals would find the key or the message in them."""
+
+    @wraps(check)
+    def checked(*args: P.args, **options: P.kwargs) -> T:
+        try:
+            return check(*args, **options)
+        except ConfigurationError as error:
+            raise error.with_traceback(None) from None
+        finally:
+            del args, options
+
+    return checked

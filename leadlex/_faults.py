@@ -191,7 +191,7 @@ def _is_nonsense(error: Exception) -> bool:
     """Tell whether bytes came that are not HTTP, other than that they ended."""
     if not isinstance(error, httpx.RemoteProtocolError | httpcore.RemoteProtocolError | httpx.DecodingError):
         return False
-    return not str(error).startswith(("Server disconnected", "peer closed", "the compressed body"))
+    return not str(error).startswith(("Server disconnected", "peer closed"))
 
 
 def _sharpened(fault: Fault, error: Exception) -> Fault:

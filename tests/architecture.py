@@ -51,8 +51,6 @@ PARTIES: Mapping[str, frozenset[str] | None] = {
     "anyio": frozenset({"_pool", "_body", "_transport", "_stream", "_pager", "_bridge", "pytest_plugin"}),
     "starlette": frozenset({"sandbox"}),
     "uvicorn": frozenset({"sandbox"}),
-    "typer": frozenset({"cli"}),
-    "click": frozenset({"cli"}),
     "rich": frozenset({"cli"}),
     "pytest": frozenset({"pytest_plugin"}),
 }
@@ -247,6 +245,8 @@ FUNCTION_IMPORTS = frozenset(
     {
         ("leadlex", "__getattr__", "(import_module)"),
         ("leadlex._client", "sandbox", "sandbox"),
+        ("leadlex.cli", "main", "cli"),
+        ("leadlex.cli._prompt", "edit_lines", "(import_module)"),
         ("leadlex.sandbox", "__getattr__", "(import_module)"),
     }
 )
