@@ -245,7 +245,8 @@ class Reading:
     def check_whole(self) -> None:
         """Refuse to let an end that was not proved look like one."""
         if not self.transcript.done:
-            raise self.error or self.unfinished()
+            error = self.error or self.unfinished()
+            raise error from error.__cause__  # nobody wants to hear of the StopAsyncIteration before
 
     def unfinished(self) -> LeadLexError:
         """Say that the stream was closed before its end."""
