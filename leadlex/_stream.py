@@ -341,7 +341,9 @@ class _Block:
 
 async def _read(reading: Reading) -> AsyncGenerator[Iterator[StreamEvent], None]:
     """Open the stream, hand out its events block by block, and open it again where it may be continued."""
-    transport, call = reading.transport, reading.call
+    # The clocks of a call run from its first use, not from when its handle was made.
+    transport = reading.transport
+    call = reading.call = transport.begin(reading.call.operation)
     reading.started = True
     while True:
         reading.broken = None

@@ -45,7 +45,7 @@ class AsyncThread:
         self._transcript: Transcript | None = None
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._conversation_id or 'not begun'}>"
+        return f"<{type(self).__name__} {self.conversation_id or 'not begun'}>"
 
     @property
     def conversation_id(self) -> str | None:

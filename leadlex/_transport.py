@@ -401,6 +401,10 @@ class Transport:
         call.resumes, call.tries = call.resumes + begun, call.tries + (not begun)
         return delay
 
+    def within(self, seconds: float) -> anyio.CancelScope:
+        """Cancel what is still done inside after so many seconds, whatever it waits for."""
+        return anyio.move_on_after(seconds)
+
     async def rest(self, seconds: float) -> None:
         """Sleep, unless the client is closed.
 

@@ -207,7 +207,7 @@ def observe(  # noqa: PLR0913  # a row differs in any of these
                 await _attempt(lexi, seen)
         if healed is not None:
             with healed():
-                await lexi.tasks()  # O7
+                assert await lexi.tasks(), "O7: another call's answer"
 
     with no_leaks(), must_not_hang(deadline + 4), log.collected():  # O4, and the rest of O2
         face.run(scenario, **options)

@@ -9,6 +9,7 @@ import contextlib
 import functools
 import threading
 from collections.abc import Generator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -66,7 +67,8 @@ class TestBroken:
         """A peer that vanished without a word is given up after `idle`, and asked again; once it is back it answers."""
         timeout = Timeout(idle=0.25, first_event=0.35)
         with ServerProcess(LexiScript(stream_fault=Cut(PLACE, "stall"))) as server, _at_text(server, server.pause):
-            seen = observe(face, "stream", server, resume=resume, timeout=timeout, heal=server.resume)
+            back = partial(_resumed, server)
+            seen = observe(face, "stream", server, resume=resume, timeout=timeout, healed=back)
             seen.expect(StreamInterruptedError, charged="unknown", text=FIRST)
             assert clock_of(seen) == ("first_event" if resume else "idle")
             assert seen.resumes == 2 * resume
@@ -107,6 +109,13 @@ class TestBroken:
             seen.expect(None, text=CAPTURE_TEXT, attempts=2)
         else:
             seen.expect(StreamDivergedError, charged="unknown", text=FIRST, common_len=9)
+
+
+@contextlib.contextmanager
+def _resumed(server: ServerProcess) -> Generator[None]:
+    """Let a server that was stopped go on."""
+    server.resume()
+    yield
 
 
 @contextlib.contextmanager
