@@ -373,9 +373,9 @@ class _Buffer:
         self.filled.set()
 
     async def _wait_for_room(self) -> None:
+        # Whoever empties the buffer asks for room afterwards, in this loop: not before this waits.
         self._room = anyio.Event()
-        if self.events and self._keeps:
-            await self._room.wait()
+        await self._room.wait()
         self._room = None
 
     def make_room(self) -> None:
