@@ -235,7 +235,7 @@ class Reading:
         """End another task's wait for the next event: for a head, between two attempts, or for bytes."""
         if self.call.waits is not None:
             self.call.waits.cancel()
-        elif self.opened is not None:
+        if self.opened is not None:
             await self.opened.text.hang_up()
 
     def reply(self) -> ChatReply:
