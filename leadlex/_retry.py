@@ -5,13 +5,16 @@ Rule: pure. Two tables and the formulas between them; the clock, the randomness 
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import Enum
 from typing import Any, Final
+from weakref import WeakSet
 
 from attrs import define
 
@@ -340,6 +343,11 @@ class RetryQuota:
 
     def __init__(self) -> None:
         self.level: int = self.CAPACITY
+        self.unlock()
+        _quotas.add(self)
+
+    def unlock(self) -> None:
+        """Begin anew in a forked child, where a thread that is gone may hold the lock."""
         self._lock = threading.Lock()
 
     def take(self, fault: Fault) -> int:
@@ -355,3 +363,15 @@ class RetryQuota:
         """Give back what a retry cost that succeeded, or 1 for a success at the first try."""
         with self._lock:
             self.level = min(self.CAPACITY, self.level + amount)
+
+
+_quotas: Final[WeakSet[RetryQuota]] = WeakSet()
+
+
+def _unlock_all() -> None:
+    for quota in list(_quotas):
+        quota.unlock()
+
+
+with suppress(AttributeError):  # Windows does not fork
+    os.register_at_fork(after_in_child=_unlock_all)

@@ -28,6 +28,7 @@ from leadlex import (
     StreamInterruptedError,
     _bridge,
     _log,
+    _retry,
 )
 from leadlex._bridge import BUFFER, Bridge, _Call, _drive, _LoopThread
 from tests.matrix.oracles import AT_ONCE, PATIENT
@@ -259,6 +260,7 @@ class Forked:
         self._parent = os.getpid()
         self._patch.setattr(os, "getpid", lambda: self._parent + 1)
         _bridge._forget_all()
+        _retry._unlock_all()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -272,8 +274,9 @@ def test_in_a_forked_child(monkeypatch: pytest.MonkeyPatch) -> None:
         lexi = client(server)
         stream = lexi.stream_chat("Hi")
         assert [type(next(stream)), type(next(stream))] == [leadlex.Thinking, leadlex.ToolStep]
-        parents = lexi._bridge._thread
+        parents, quota = lexi._bridge._thread, lexi._wrapped._transport.quota
         assert parents is not None
+        quota._lock.acquire()  # as a thread does that is gone in the child
         with Forked(monkeypatch):
             for read in (stream.__next__, stream.final_reply):
                 with pytest.raises(ClientClosedError, match="forked") as caught:

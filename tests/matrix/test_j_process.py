@@ -484,6 +484,25 @@ thread.start()
 thread.join()
 print("".join(stream.text_stream) == whole)
 """,
+    "fork under locks": """
+quota, bridge = lexi._wrapped._transport.quota, lexi._bridge
+held, over = threading.Event(), threading.Event()
+def hold():
+    with quota._lock, bridge._lock:
+        held.set()
+        over.wait()
+holder = threading.Thread(target=hold)
+holder.start()
+held.wait()
+if not os.fork():
+    print(lexi.chat("Hi").response == chat)
+    sys.stdout.flush()
+    os._exit(0)
+os.wait()
+over.set()
+holder.join()
+print("".join(stream.text_stream) == whole)
+""",
     "multiprocessing": """
 def work(number):
     return lexi.stream_chat("Hi").final_reply().response == whole
