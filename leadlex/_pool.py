@@ -38,7 +38,8 @@ _CLOSING: Final = 1.0
 """Seconds that closing may take."""
 
 
-def _socket_options() -> list[tuple[int, int, int]]:
+def socket_options() -> list[tuple[int, int, int]]:
+    """List what is set on every socket."""
     # A peer that vanished without a FIN is found by the kernel's probes after about a minute.
     wanted = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 60_000}
     known = [(getattr(socket, name), value) for name, value in wanted.items() if hasattr(socket, name)]
@@ -75,6 +76,38 @@ class HealedPool(httpcore.AsyncConnectionPool):
         return len(self._connections) - len(self._requests)
 
 
+class Places:
+    """Bound how many connections there may be at once.
+
+    Args:
+        limit: How many.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._free = anyio.Semaphore(limit)
+
+    async def take(self, request: httpx.Request) -> None:
+        """Wait for a place.
+
+        Raises:
+            httpx.PoolTimeout: None became free in time; the request's trace learns that nothing was sent.
+        """
+        try:
+            self._free.acquire_nowait()
+        except anyio.WouldBlock:
+            seconds = request.extensions["timeout"]["pool"]
+            with anyio.move_on_after(seconds) as scope:
+                await self._free.acquire()
+            if scope.cancelled_caught:
+                await request.extensions["trace"]("acquire.failed", {})
+                raise httpx.PoolTimeout(f"all {self._limit} connections are in use by open streams and calls") from None
+
+    def give_back(self) -> None:
+        """Free a place."""
+        self._free.release()
+
+
 class PooledTransport(httpx.AsyncBaseTransport):
     """Spread requests over small pools with one limit for all.
 
@@ -87,31 +120,30 @@ class PooledTransport(httpx.AsyncBaseTransport):
     """
 
     def __init__(self, ssl_context: ssl.SSLContext | None, proxy: httpcore.Proxy | None, max_connections: int) -> None:
-        self._free = anyio.Semaphore(max_connections)
-        self._limit = max_connections
+        self._places = Places(max_connections)
         self._shards = [
             HealedPool(
                 ssl_context=ssl_context,
                 proxy=proxy,
                 max_connections=None,
                 keepalive_expiry=KEEPALIVE,
-                socket_options=_socket_options(),
+                socket_options=socket_options(),
             )
             for _ in range(min(SHARDS, max_connections))
         ]
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request through the shard with an idle connection, else through the least loaded."""
-        await self._acquire(request)
+        await self._places.take(request)
         try:
             answer = await self._shard().handle_async_request(_translated(request))
         except BaseException:
-            self._free.release()
+            self._places.give_back()
             raise
         return httpx.Response(
             answer.status,
             headers=answer.headers,
-            stream=_Held(answer.stream, self._free),
+            stream=Held(answer.stream, self._places),
             extensions=answer.extensions,
         )
 
@@ -119,17 +151,6 @@ class PooledTransport(httpx.AsyncBaseTransport):
         """Close all connections; requests under way break."""
         for shard in self._shards:
             await shard.aclose()
-
-    async def _acquire(self, request: httpx.Request) -> None:
-        try:
-            self._free.acquire_nowait()
-        except anyio.WouldBlock:
-            seconds = request.extensions["timeout"]["pool"]
-            with anyio.move_on_after(seconds) as scope:
-                await self._free.acquire()
-            if scope.cancelled_caught:
-                await request.extensions["trace"]("acquire.failed", {})
-                raise httpx.PoolTimeout(f"all {self._limit} connections are in use by open streams and calls") from None
 
     def _shard(self) -> HealedPool:
         for shard in self._shards:
@@ -153,23 +174,29 @@ def _translated(request: httpx.Request) -> httpcore.Request:
     )
 
 
-class _Held(httpx.AsyncByteStream):
-    """Give a connection's place back when its response is closed."""
+class Held(httpx.AsyncByteStream):
+    """Give a connection's place back when its response is closed.
 
-    def __init__(self, stream: Any, free: anyio.Semaphore) -> None:  # noqa: ANN401  # httpcore's
+    Args:
+        stream: The body.
+        places: Where the place belongs.
+    """
+
+    def __init__(self, stream: Any, places: Places) -> None:  # noqa: ANN401  # httpcore's
         self._stream = stream
-        self._free: anyio.Semaphore | None = free
+        self._places: Places | None = places
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self._stream.__aiter__()  # type: ignore[no-any-return]  # an async iterator of bytes
 
     async def aclose(self) -> None:
-        free, self._free = self._free, None
-        if free is not None:
+        """Close the body, once."""
+        places, self._places = self._places, None
+        if places is not None:
             try:
                 await self._stream.aclose()
             finally:
-                free.release()
+                places.give_back()
 
 
 # Making clients ----------------------------------------------------------------------------------------------------
@@ -183,18 +210,23 @@ def client_maker(settings: Settings) -> Callable[[], httpx.AsyncClient]:
     """
     parts = urlsplit(settings.base_url)
     secure = parts.scheme == "https"
-    context = _ssl_context() if secure else None
+    context = tls_context() if secure else None
     # A plain-http base URL is this machine: a proxy would only learn the key.
-    proxy = _environment_proxy(parts.hostname or "") if secure else None
+    proxy = environment_proxy(parts.hostname or "") if secure else None
 
     def make() -> httpx.AsyncClient:
         transport = PooledTransport(context, proxy, settings.max_connections)
-        return httpx.AsyncClient(transport=transport, trust_env=False, cookies=_no_cookies())
+        return httpx.AsyncClient(transport=transport, trust_env=False, cookies=no_cookies())
 
     return make
 
 
-def _ssl_context() -> ssl.SSLContext:
+def tls_context() -> ssl.SSLContext:
+    """Make the TLS context that all connections share.
+
+    Raises:
+        ConfigurationError: `SSL_CERT_FILE` or `SSL_CERT_DIR` can't be used.
+    """
     try:
         return httpx.create_ssl_context()
     except (OSError, ValueError) as error:
@@ -202,7 +234,12 @@ def _ssl_context() -> ssl.SSLContext:
         raise ConfigurationError(f"SSL_CERT_FILE or SSL_CERT_DIR can't be used: {reason}.") from None
 
 
-def _environment_proxy(host: str) -> httpcore.Proxy | None:
+def environment_proxy(host: str) -> httpcore.Proxy | None:
+    """Find the proxy for https to a host, if any.
+
+    Raises:
+        ConfigurationError: A proxy variable can't be used.
+    """
     proxies = getproxies()
     _check_no_proxy(proxies.get("no", ""))
     address = proxies.get("https") or proxies.get("all")
@@ -230,7 +267,8 @@ def _proxy(address: str) -> httpcore.Proxy:
     return httpcore.Proxy(url, auth=proxy.raw_auth, headers=proxy.headers.raw)
 
 
-def _no_cookies() -> CookieJar:
+def no_cookies() -> CookieJar:
+    """Make a jar that keeps nothing."""
     return CookieJar(DefaultCookiePolicy(allowed_domains=[]))
 
 
