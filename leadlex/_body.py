@@ -48,6 +48,9 @@ class Clocks:
         timeout: The settings.
         deadline: When `total` ends, on the monotonic clock.
         streams: Whether events are waited for.
+
+    Attributes:
+        counts_idle: Whether `idle` is counted here, for a transport that can't be told it once the head was read.
     """
 
     def __init__(self, timeout: Timeout, deadline: float | None, *, streams: bool) -> None:
@@ -57,6 +60,7 @@ class Clocks:
         self._clock: Clock = "first_event"
         self._left = timeout.first_event if streams else None
         self.waited = 0.0
+        self.counts_idle = False
 
     def note_event(self) -> None:
         """Start to wait for the next event."""
@@ -69,6 +73,10 @@ class Clocks:
         events = float("inf") if self._left is None else self._left - self.waited
         return (total, "total") if total < events else (events, self._clock)
 
+    def _step_end(self) -> tuple[float, Clock]:
+        seconds, clock = self.next_end()
+        return (self.idle, "idle") if self.counts_idle and self.idle < seconds else (seconds, clock)
+
     async def wait(self, source: AsyncIterator[bytes]) -> bytes:
         """Return the next piece; a cancel scope costs 8 µs and is opened only where it could end first.
 
@@ -76,10 +84,10 @@ class Clocks:
             StopAsyncIteration: The body ended.
             Expired: A clock ran out.
         """
-        seconds, clock = self.next_end()
+        seconds, clock = self._step_end()
         began = time.monotonic()
         try:
-            if seconds >= self.idle:
+            if seconds >= self.idle and not self.counts_idle:
                 return await source.__anext__()
             with anyio.move_on_after(max(0.0, seconds)):
                 return await source.__anext__()
