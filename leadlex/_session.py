@@ -1,0 +1,167 @@
+"""Connections over aiohttp, which has one pool for any number of streams.
+
+Rule: aiohttp moves bytes and decides nothing: it repeats, decodes, redirects and times nothing, and keeps no cookies.
+
+It gives no trace of httpcore's, so a request counts as sent from the moment it is handed over (`_retry.Progress`), and
+it looks up no read timeout again, so `_body.Clocks` counts the idle time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import socket
+import ssl
+from functools import lru_cache
+from typing import Any, Final, Self
+
+import aiohttp
+import httpx
+from yarl import URL
+
+from ._errors import ConfigurationError
+from ._pool import KEEPALIVE, Held, Places, environment_proxy, socket_options
+
+# aiohttp warns of larger bodies that are given as bytes, and writes those that are given as files piece by piece.
+_AT_ONCE: Final = 1 << 20
+
+# The first that fits; None is aiohttp's own words.
+_KINDS: Final[tuple[tuple[type[Exception], type[httpx.TransportError], str | None], ...]] = (
+    (aiohttp.ConnectionTimeoutError, httpx.ConnectTimeout, None),
+    (aiohttp.ClientConnectorError, httpx.ConnectError, None),
+    (aiohttp.ClientHttpProxyError, httpx.ProxyError, None),
+    (aiohttp.ServerDisconnectedError, httpx.RemoteProtocolError, "Server disconnected without sending a response"),
+    (aiohttp.ClientResponseError, httpx.RemoteProtocolError, None),
+)
+
+
+def _translated(error: Exception) -> httpx.TransportError:
+    """Return httpx's word for an exception, without that itself: it holds the request's headers, and so the key."""
+    for kind, told, words in _KINDS:
+        if isinstance(error, kind):
+            return told(words or str(error))
+    return httpx.ReadError(str(error))
+
+
+async def _once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    # aiohttp sends a GET, PUT or DELETE again when a kept connection breaks, but not after an error it does not know.
+    try:
+        return await handler(request)
+    except (aiohttp.ClientError, OSError) as error:
+        told = _translated(error)
+    raise told
+
+
+class SessionTransport(httpx.AsyncBaseTransport):
+    """Send requests through one aiohttp session, made at the first of them.
+
+    Args:
+        context: What TLS connections share.
+        max_connections: How many connections there may be at once.
+    """
+
+    def __init__(self, context: ssl.SSLContext, max_connections: int) -> None:
+        self._context = context
+        self._places = Places(max_connections)
+        self._proxy = lru_cache(maxsize=16)(_proxy)
+        self._session: aiohttp.ClientSession | None = None
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request and return the head of its answer.
+
+        Raises:
+            ConfigurationError: No asyncio loop runs.
+        """
+        session = self._open_session()
+        await self._places.take(request)
+        try:
+            answer = await session.request(
+                request.method,
+                # As it is: a URL that is parsed is also normalised.
+                URL(str(request.url), encoded=True),
+                headers=request.headers.multi_items(),
+                data=_data(request.content),
+                timeout=aiohttp.ClientTimeout(connect=request.extensions["timeout"]["connect"]),
+                allow_redirects=False,
+                **self._proxy(request.url.scheme, request.url.host),
+            )
+        except BaseException:
+            self._places.give_back()
+            raise
+        return httpx.Response(answer.status, headers=answer.raw_headers, stream=Held(_Body(answer), self._places))
+
+    async def aclose(self) -> None:
+        """Close all connections; requests under way break."""
+        if self._session is not None:
+            await self._session.close()
+
+    def _open_session(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            try:
+                asyncio.get_running_loop()
+            except RuntimeError:
+                raise ConfigurationError("aiohttp_client runs under asyncio only; leave it out under trio.") from None
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(
+                    ssl=self._context, limit=0, keepalive_timeout=KEEPALIVE, socket_factory=_socket
+                ),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,
+                middlewares=(_once,),
+            )
+        return self._session
+
+
+class _Body(httpx.AsyncByteStream):
+    def __init__(self, answer: aiohttp.ClientResponse) -> None:
+        self._answer = answer
+        self._error: httpx.TransportError | None = None
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        data = b"" if self._error else await self._read()
+        if not data:
+            raise self._error or StopAsyncIteration
+        return data
+
+    async def _read(self) -> bytes:
+        content = self._answer.content
+        try:
+            return await content.readany()
+        except (aiohttp.ClientError, OSError, RuntimeError) as error:
+            self._error = _translated(error)
+        # What came before the break is still there, behind the exception.
+        content.set_exception(None)  # type: ignore[arg-type]  # it only keeps it
+        return content.read_nowait()
+
+    async def aclose(self) -> None:
+        """Give the connection back if the body was read to its end, else close it."""
+        self._answer.close()
+
+
+def _data(content: bytes) -> bytes | io.BytesIO | None:
+    return (content if len(content) <= _AT_ONCE else io.BytesIO(content)) or None
+
+
+def _socket(address: tuple[Any, ...]) -> socket.socket:
+    family, kind, protocol = address[:3]
+    made = socket.socket(family, kind, protocol)
+    for option in socket_options():
+        made.setsockopt(*option)
+    return made
+
+
+# Proxies -----------------------------------------------------------------------------------------------------------
+
+
+def _proxy(scheme: str, host: str) -> dict[str, Any]:
+    # Plain http is this machine: a proxy would only learn the key.
+    found = environment_proxy(host) if scheme == "https" else None
+    if found is None:
+        return {}
+    if found.url.scheme.startswith(b"socks"):
+        raise ConfigurationError("aiohttp_client knows no SOCKS proxy; leave it out, or set HTTPS_PROXY to another.")
+    headers = {name.decode(): value.decode() for name, value in found.headers}
+    return {"proxy": bytes(found.url).decode(), "proxy_headers": headers}
