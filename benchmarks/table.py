@@ -38,10 +38,9 @@ def figures_table(measured: Measured) -> str:
 
 def _figure_row(figure: Figure, measured: Measured) -> list[str]:
     values = figure.values(measured)
-    usual = [number(values[column]) if column in values else "" for column in COLUMNS]
-    others = [column for column in measured[figure.work] if column not in COLUMNS]
-    told = ", ".join(f"{column} {number(values.get(column))}" for column in others)
-    return [figure.title, figure.unit, *usual, told]
+    told = {column: number(values[column]) if column in values else "failed" for column in measured[figure.work]}
+    others = ", ".join(f"{column} {value}" for column, value in told.items() if column not in COLUMNS)
+    return [figure.title, figure.unit, *(told.get(column, "") for column in COLUMNS), others]
 
 
 def verdict(figure: Figure, aim: Aim, measured: Measured) -> tuple[str, str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 import zlib
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from typing import Final
 
 import anyio
@@ -42,34 +42,40 @@ class Expired(Exception):
 
 
 class Clocks:
-    """Count the time of one attempt; only waiting counts, and `total` always.
+    """Count the time of one attempt; the caller's own time between two events does not count, but for `total`.
 
     Args:
         timeout: The settings.
-        deadline: When `total` ends, on the monotonic clock.
+        deadline: When `total` ends, by `now`.
+        now: The clock of the call, which may go on while the machine is suspended.
         streams: Whether events are waited for.
 
     Attributes:
         counts_idle: Whether `idle` is counted here, for a transport that can't be told it once the head was read.
     """
 
-    def __init__(self, timeout: Timeout, deadline: float | None, *, streams: bool) -> None:
-        self.idle = timeout.idle
+    def __init__(
+        self, timeout: Timeout, deadline: float | None, now: Callable[[], float] = time.monotonic, *, streams: bool
+    ) -> None:
+        self.idle: float = timeout.idle
         self._event_idle = timeout.event_idle
         self._deadline = deadline
+        self._now = now
         self._clock: Clock = "first_event"
         self._left = timeout.first_event if streams else None
-        self.waited = 0.0
-        self.counts_idle = False
+        self.waited: float = 0.0
+        self.counts_idle: bool = False
+        self._last: float | None = None
 
     def note_event(self) -> None:
         """Start to wait for the next event."""
         self._clock, self._left = "event_idle", self._event_idle
         self.waited = 0.0
+        self._last = None
 
     def next_end(self) -> tuple[float, Clock]:
         """Return in how many seconds which clock runs out first."""
-        total = float("inf") if self._deadline is None else self._deadline - time.monotonic()
+        total = float("inf") if self._deadline is None else self._deadline - self._now()
         events = float("inf") if self._left is None else self._left - self.waited
         return (total, "total") if total < events else (events, self._clock)
 
@@ -84,8 +90,10 @@ class Clocks:
             StopAsyncIteration: The body ended.
             Expired: A clock ran out.
         """
-        seconds, clock = self._step_end()
         began = time.monotonic()
+        # A flood of comments is never waited for: what it costs to read counts as well.
+        self.waited += 0.0 if self._last is None else began - self._last
+        seconds, clock = self._step_end()
         try:
             if seconds >= self.idle and not self.counts_idle:
                 return await source.__anext__()
@@ -93,7 +101,8 @@ class Clocks:
                 return await source.__anext__()
             raise Expired(clock)
         finally:
-            self.waited += time.monotonic() - began
+            self._last = time.monotonic()
+            self.waited += self._last - began
 
 
 # Codings -----------------------------------------------------------------------------------------------------------
@@ -191,6 +200,10 @@ class GuardedText:
                 data = await wait(source)
             except StopAsyncIteration:
                 break
+            except Exception:
+                # What breaks after the last byte of a `done` takes nothing away from the answer.
+                yield self._lines.ending()
+                raise
             for piece in pieces(data):
                 block = cut(piece)
                 if block:
@@ -209,8 +222,8 @@ class GuardedText:
         if self._drained > MAX_DRAIN:
             raise Unusable("it goes on after its end")
 
-    async def interrupt(self) -> None:
-        """Break the connection under a task that reads."""
+    async def hang_up(self) -> None:
+        """Close the connection under a task that reads from it."""
         await close(self._response)
 
     async def aclose(self) -> None:

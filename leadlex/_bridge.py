@@ -3,7 +3,7 @@
 Rule: a call crosses once, a stream in batches, a listing page by page. Whoever waits can be interrupted, and an
 interrupted call is cancelled and waited for. Nothing here keeps an interpreter from exiting, nor a fork from working.
 
-Source: https://anyio.readthedocs.io/en/stable/threads.html (calling into an event loop from other threads).
+Source: https://anyio.readthedocs.io/en/stable/threads.html (blocking portals).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any, Final, Generic, NoReturn, Self, TypeVar
 
 import anyio
 from anyio import RunFinishedError
-from anyio.abc import TaskGroup
+from anyio.from_thread import BlockingPortal
 from anyio.lowlevel import EventLoopToken, current_token
 
 from ._errors import APIConnectionError, ClientClosedError, ConfigurationError, StreamBusyError, StreamInterruptedError
@@ -54,10 +54,10 @@ def _drive(coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 class _LoopThread:
-    """Run an event loop in a daemon thread.
+    """Run an event loop, and in it anyio's blocking portal, in a daemon thread.
 
-    A blocking portal held in a module's global hangs the interpreter's exit for ever, and starting a call in one waits
-    without a limit, which Windows can't interrupt; a daemon thread with a task group inside does neither.
+    A portal held by a context manager in a module's global hangs the interpreter's exit for ever; a daemon thread that
+    runs the loop with the portal inside does not.
 
     Args:
         aclose: Run before the loop ends.
@@ -84,14 +84,14 @@ class _LoopThread:
         self._ready.set()
 
     async def _serve(self) -> None:
-        async with anyio.create_task_group() as self._group:
+        async with BlockingPortal() as self._portal:
             self._stop_asked = anyio.Event()
             self._token = current_token()
             self._ready.set()
             if not self._is_stopping:
                 await self._stop_asked.wait()
             await self._aclose()
-            self._group.cancel_scope.cancel()
+            await self._portal.stop(cancel_remaining=True)
 
     @property
     def is_here(self) -> bool:
@@ -117,14 +117,11 @@ class _LoopThread:
         if self._token is None:
             raise APIConnectionError("No event loop could be started: are there too many open files?")
         call.thread = self
-        if not self.soon(self._begin, call):
-            raise ClientClosedError
-
-    def _begin(self, call: _Call[Any]) -> None:
         try:
-            call.begin(self._group)
-        except RuntimeError:  # the group has ended, and the loop is about to
-            call.ended.set()
+            self._portal.start_task_soon(call.run)
+        except RuntimeError:
+            call.thread = None
+            raise ClientClosedError from None
 
     def soon(self, function: Callable[..., object], *args: object) -> bool:
         """Run a function in the loop, without waiting; tell whether there still is one in this process."""
@@ -169,18 +166,21 @@ class _Call(Generic[T]):
         self._coroutine = coroutine
         self._outlasts = outlasts
         self._scope: anyio.CancelScope | None = None
+        self._cancelled = False
         self._error: BaseException | None = None
         self._value: list[T] = []
 
-    def begin(self, group: TaskGroup) -> None:
-        """Start the coroutine, in the loop."""
-        scope = anyio.CancelScope(shield=self._outlasts)
-        group.start_soon(self._run, scope)
-        self._scope = scope
+    @property
+    def has_begun(self) -> bool:
+        """Tell whether the loop took it."""
+        return self._scope is not None
 
-    async def _run(self, scope: anyio.CancelScope) -> None:
+    async def run(self) -> None:
+        """Await the coroutine, in the loop, unless it was cancelled before."""
+        if self._cancelled:
+            return
         try:
-            with scope:
+            with anyio.CancelScope(shield=self._outlasts) as self._scope:
                 self._value.append(await self._coroutine)
         except asyncio.CancelledError:
             raise
@@ -191,6 +191,7 @@ class _Call(Generic[T]):
 
     def _cancel(self) -> None:
         """Cancel the coroutine, in the loop; what has not begun by now never will."""
+        self._cancelled = True
         if self._scope is None:
             self.ended.set()
         else:
@@ -209,7 +210,7 @@ class _Call(Generic[T]):
         self._close_unbegun()
 
     def _close_unbegun(self) -> None:
-        if self._scope is None:
+        if not self.has_begun:
             self._coroutine.close()
 
     def result(self) -> T:
@@ -483,17 +484,17 @@ class Pump(Iterator[StreamEvent]):
         if self._closed:
             return
         self._closed = True
-        if self._task is None:
+        if self._task is not None:
+            self._task.abandon()
+        if self._task is None or not self._task.has_begun:
             _drive(self._stream.aclose())
             self._buffer.end()
-        else:
-            self._task.abandon()
-            self._buffer.cut_off()
+        self._buffer.cut_off()
 
     def __del__(self) -> None:
         # A finalizer may run in any thread, the loop's too: it asks, and never waits.
         task = getattr(self, "_task", None)
-        if task is not None and not self._buffer.ended:
+        if task is not None and not (self._closed or self._buffer.ended):
             task.cancel()
             warnings.warn(
                 "A ChatStream was left before its end and never closed", ResourceWarning, source=self, stacklevel=1

@@ -85,22 +85,27 @@ class AsyncLeadLex:
         headers: Mapping[str, str] | None = None,
         http_client: httpx.AsyncClient | Callable[[], httpx.AsyncClient] | None = None,
     ) -> None:
-        configure(os.environ)
-        settings = Settings(
-            base_url=base_url_of(base_url, os.environ),
-            key=key_of(api_key, os.environ),
-            headers=headers_of({} if headers is None else headers),
-            timeout=timeout_of(timeout),
-            policy=policy_of(retries),
-            resume=flag_of(resume),
-            max_connections=whole(max_connections, "max_connections", 1, 100_000),
-        )
+        try:
+            configure(os.environ)
+            settings = Settings(
+                base_url=base_url_of(base_url, os.environ),
+                key=key_of(api_key, os.environ),
+                headers=headers_of({} if headers is None else headers),
+                timeout=timeout_of(timeout),
+                policy=policy_of(retries),
+                resume=flag_of(resume),
+                max_connections=whole(max_connections, "max_connections", 1, 100_000),
+            )
+        finally:
+            del api_key  # a traceback that shows locals must not show it
         self._transport = Transport(settings, homes_for(settings, http_client), Seen(), RetryQuota(), Time())
         self._owner = True
         self._closing: list[Callable[[], object]] = []
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._transport.settings.base_url}>"
+        transport: Transport | None = getattr(self, "_transport", None)
+        # A client whose options were refused is shown too, by tools that report locals.
+        return f"<{type(self).__name__} {transport.settings.base_url if transport else 'not made'}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
         raise TypeError("A client can't be pickled or copied: make one in the process that uses it.")

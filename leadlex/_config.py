@@ -6,7 +6,6 @@ Rule: pure. The environment comes in as a mapping, and whatever can't be used is
 from __future__ import annotations
 
 import ipaddress
-import math
 import re
 from collections.abc import Mapping
 from typing import Any, Final
@@ -14,7 +13,7 @@ from urllib.parse import urlsplit
 
 from attrs import evolve, field, frozen
 
-from ._errors import ConfigurationError, refuse
+from ._errors import ConfigurationError, discreet, refuse
 
 __version__ = "0.1.0"
 
@@ -43,8 +42,8 @@ def seconds(value: object, argument: str) -> float:
     """Return a number of seconds, or refuse what no clock can count."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         refuse(argument, "a number of seconds", type(value).__name__)
-    if not (math.isfinite(value) and 0 < value <= MAX_SECONDS):
-        refuse(argument, "a number of seconds above 0 and at most a year", repr(value))
+    if not 0 < value <= MAX_SECONDS:
+        refuse(argument, "a number of seconds above 0 and at most a year", _shown(value))
     return float(value)
 
 
@@ -53,9 +52,13 @@ def whole(value: object, argument: str, low: int, high: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         refuse(argument, f"a whole number from {low} to {high}", type(value).__name__)
     if not low <= value <= high:
-        # A number of 5,000 digits has no repr (PEP 686's neighbour, CVE-2020-10735).
-        refuse(argument, f"a whole number from {low} to {high}", repr(value) if abs(value) < 1 << 64 else "a huge one")
+        refuse(argument, f"a whole number from {low} to {high}", _shown(value))
     return value
+
+
+def _shown(value: float) -> str:
+    # A number of 5,000 digits has no repr (CVE-2020-10735).
+    return "a huge one" if isinstance(value, int) and abs(value) >= 1 << 64 else repr(value)
 
 
 def _check_clock(_: object, attribute: Any, value: object) -> None:  # noqa: ANN401  # attrs' own
@@ -208,6 +211,7 @@ _FIELD_VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e\t]*[\x21-\x7e])?")
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
 
 
+@discreet
 def key_of(given: object, environment: Mapping[str, str]) -> Key:
     """Find and check the API key: the argument, else `LEADLEX_API_KEY`."""
     value = environment.get("LEADLEX_API_KEY") if given is None else given
@@ -228,6 +232,7 @@ def key_of(given: object, environment: Mapping[str, str]) -> Key:
     return Key(value)
 
 
+@discreet
 def base_url_of(given: object, environment: Mapping[str, str]) -> str:
     """Find and check the base URL: the argument, else `LEADLEX_BASE_URL`, else the service's."""
     value = (environment.get("LEADLEX_BASE_URL") or BASE_URL) if given is None else given
@@ -248,7 +253,7 @@ _PATH = re.compile(r"[A-Za-z0-9._~/-]*")
 
 def _problem_of_url(value: str) -> str | None:
     # urlsplit drops tabs and line ends silently (WHATWG URL, 4.4), so they are looked for first.
-    if not _VISIBLE.fullmatch(value):
+    if value and not _VISIBLE.fullmatch(value):
         return "it must be printable ASCII without white space"
     try:
         parts = urlsplit(value)
@@ -327,6 +332,12 @@ class Settings:
     policy: RetryPolicy = DEFAULT_RETRIES
     resume: bool = True
     max_connections: int = MAX_CONNECTIONS
+
+    @property
+    def address(self) -> str:
+        """Give the host and port of the service."""
+        parts = urlsplit(self.base_url)
+        return f"{parts.hostname}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
 
     def replaced(self, *, timeout: object, retries: object, resume: object, headers: object) -> Settings:
         """Return these settings with the options of `with_options` put in."""

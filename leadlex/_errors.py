@@ -25,7 +25,8 @@ message's text; what a server said is shown with its control characters escaped.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, TypeVar
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from ._models import ChatReply
 
 E = TypeVar("E", bound="LeadLexError")
+P = ParamSpec("P")
+T = TypeVar("T")
 
 Clock = Literal["connect", "write", "pool", "first_event", "idle", "event_idle", "total", "wait"]
 """The timeouts by name, as in `Timeout`; `wait` is that of `wait_for_task`."""
@@ -68,7 +71,8 @@ class LeadLexError(Exception):
     advice: str = ""
 
     def __str__(self) -> str:
-        return " ".join(filter(None, [self.problem, self._charge, self.advice]))
+        advice = self.advice or (self._charge and _ADVICE[self.charged])
+        return " ".join(filter(None, [self.problem, self._charge, advice]))
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         # An exception is rebuilt by type(*args), which keyword arguments break (httpx.HTTPStatusError shows it).
@@ -88,6 +92,16 @@ _CHARGES: dict[Charged, str] = {
     "no": "Nothing was charged.",
     "unknown": "Whether it was charged is not known.",
     "yes": "It was charged.",
+}
+
+# What to do after an error that has no better advice.
+_ADVICE: dict[Charged, str] = {
+    "no": "Trying again is safe.",
+    "unknown": (
+        "Before asking again, look in the conversation for the message; a stream can be asked again with its "
+        "idempotency_key without paying again."
+    ),
+    "yes": "Asked again, it is charged again.",
 }
 
 
@@ -221,9 +235,13 @@ def _common_length(one: str, other: str) -> int:
 class PaginationError(LeadLexError):
     """Tell that a listing repeats itself and makes no progress."""
 
+    advice = "Go on with another page=, or list again later."
+
 
 class WebhookVerificationError(LeadLexError):
     """Tell that a webhook's signature, form or time is not LeadLex's."""
+
+    advice = "Don't act on it; check that the secret is this endpoint's and that the clock is right."
 
     @property
     def _charge(self) -> str:
@@ -275,6 +293,7 @@ class BadRequestError(APIStatusError):
     """Tell that the service found the request invalid (400)."""
 
     says = "LeadLex found the request invalid"
+    advice = "Change the request: sent again as it is, it is refused again."
 
 
 class AuthenticationError(APIStatusError):
@@ -304,19 +323,22 @@ class PermissionDeniedError(APIStatusError):
     @property
     def advice(self) -> str:  # type: ignore[override]  # computed, since it names the permission
         """Say which permission to give to the key."""
-        return f"This call needs a key with the permission {self.permission!r}." if self.permission else ""
+        needed = f"the permission {self.permission!r}" if self.permission else "more permissions"
+        return f"This call needs a key with {needed}."
 
 
 class NotFoundError(APIStatusError):
     """Tell that there is no such conversation or task (404)."""
 
     says = "LeadLex has no such thing"
+    advice = "Check the id, and that the key belongs to its workspace."
 
 
 class ConflictError(APIStatusError):
     """Tell that the first request with this idempotency key is still running (409)."""
 
     says = "The first request with this idempotency key is still running"
+    advice = "Wait for its end, then ask again with the same key."
 
 
 class RateLimitError(APIStatusError):
@@ -336,7 +358,7 @@ class RateLimitError(APIStatusError):
         """Say when to ask again."""
         if self.reset_at is not None:
             return f"Ask again after {self.reset_at.isoformat()}."
-        return "" if self.retry_after is None else f"Ask again in {self.retry_after:g} s."
+        return "Ask again later." if self.retry_after is None else f"Ask again in {self.retry_after:g} s."
 
 
 class ServerError(APIStatusError):
@@ -380,3 +402,18 @@ def status_error_class(status_code: int, code: str | None) -> type[APIStatusErro
 def refuse(argument: str, limit: str, given: str) -> NoReturn:
     """Raise a `ConfigurationError` that names the argument, its limit and what was given (never a message's text)."""
     raise ConfigurationError(f"{argument} must be {limit}; given: {given}.")
+
+
+def discreet(check: Callable[P, T]) -> Callable[P, T]:
+    """Let a refusal forget its frames: a tool that reports locals would find the key or the message in them."""
+
+    @wraps(check)
+    def checked(*args: P.args, **options: P.kwargs) -> T:
+        try:
+            return check(*args, **options)
+        except ConfigurationError as error:
+            raise error.with_traceback(None) from None
+        finally:
+            del args, options
+
+    return checked

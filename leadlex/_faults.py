@@ -71,10 +71,12 @@ class Translator:
     Args:
         key: What must not be shown.
         timeout: What the clocks were set to.
+        address: Host and port of the service; a connection to another place is one to a proxy.
     """
 
     key: Key
     timeout: Timeout
+    address: str
 
     def status(
         self, meta: Meta, problem: WireProblem, body: bytes, permission: Permission | None, now: float
@@ -93,9 +95,9 @@ class Translator:
         fault = Fault.FINAL_EVENT if answered else fault_of_status(meta.status_code, code)
         return Broken(fault, error, hint)
 
-    def event(self, meta: Meta, problem: WireProblem, permission: Permission | None) -> Broken:
+    def event(self, meta: Meta, problem: WireProblem, permission: Permission | None, now: float) -> Broken:
         """Translate an `error` event."""
-        told = self.status(meta, problem, b"", permission, 0.0)
+        told = self.status(meta, problem, b"", permission, now)
         return Broken(fault_of_code(problem.code), told.error)
 
     def unusable(self, reason: str, meta: Meta | None = None, fault: Fault = Fault.PAYLOAD) -> Broken:
@@ -132,23 +134,28 @@ class Translator:
         fault = (Fault.CUT if streams else Fault.BODY) if meta else _sharpened(progress.fault, error)
         if _is_nonsense(error) and (meta is None or not streams):
             return self.unusable(self._reason(error), meta, fault if meta else Fault.PAYLOAD)
-        return Broken(fault, self._connection_error(fault, error, meta))
-
-    def _connection_error(self, fault: Fault, error: Exception, meta: Meta | None) -> APIConnectionError:
-        clock = _clock_of(error)
-        if clock is None:
-            told = APIConnectionError(f"{_SAID.get(fault, _BROKE)}: {self._reason(error)}.")
-        else:
-            told = APITimeoutError(clock, self._seconds(clock), self._reason(error) if clock == "pool" else "")
+        told = self._connection_error(fault, error, self._way(fault, progress))
         told.meta = meta
         told.__cause__ = without_traceback(error)
-        return told
+        return Broken(fault, told)
+
+    def _connection_error(self, fault: Fault, error: Exception, way: str) -> APIConnectionError:
+        clock = _clock_of(error)
+        if clock is None:
+            return APIConnectionError(f"{_SAID.get(fault, _BROKE)}: {self._reason(error)}.{way and ' ' + way}")
+        return APITimeoutError(clock, self._seconds(clock), self._reason(error) if clock == "pool" else way)
+
+    def _way(self, fault: Fault, progress: Progress) -> str:
+        """Name the proxy where it is the proxy that can't be reached; its password is no part of an address."""
+        direct = progress.address in (None, self.address)
+        return "" if direct or fault not in _UNREACHED else f"It was tried through the proxy {progress.address}."
 
     def _seconds(self, clock: Clock) -> float | None:
         return self.timeout.total_of(streams=False) if clock == "total" else getattr(self.timeout, clock)
 
     def _reason(self, error: Exception) -> str:
-        text = str(error) or type(error).__name__
+        # What httpcore wraps without words has them at the root: "Connection reset by peer".
+        text = str(error) or next(filter(None, map(str, reversed(list(_chain(error))))), type(error).__name__)
         return printable(self.key.masked(text), _SHOWN).rstrip(".")
 
 
@@ -161,6 +168,8 @@ _SAID: Final = {
     Fault.GATEWAY: "The proxy could not connect to LeadLex",
     Fault.CERTIFICATE: "No secure connection to LeadLex could be made (TLS)",
 }
+
+_UNREACHED: Final = frozenset({Fault.NAME, Fault.CONNECT, Fault.CERTIFICATE})
 
 _CLOCKS: Final[dict[type[Exception], Clock]] = {
     httpx.ConnectTimeout: "connect",
@@ -182,7 +191,7 @@ def _is_nonsense(error: Exception) -> bool:
     """Tell whether bytes came that are not HTTP, other than that they ended."""
     if not isinstance(error, httpx.RemoteProtocolError | httpcore.RemoteProtocolError | httpx.DecodingError):
         return False
-    return not str(error).startswith(("Server disconnected", "peer closed", "the compressed body"))
+    return not str(error).startswith(("Server disconnected", "peer closed"))
 
 
 def _sharpened(fault: Fault, error: Exception) -> Fault:
@@ -192,10 +201,19 @@ def _sharpened(fault: Fault, error: Exception) -> Fault:
     reasons = list(_chain(error))
     if any(isinstance(reason, socket.gaierror) for reason in reasons):
         return Fault.NAME
-    # A handshake that was cut may go well the next time; one that was refused will not.
-    cut = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
-    refused = any(isinstance(reason, ssl.SSLError) and not isinstance(reason, cut) for reason in reasons)
+    refused = any(isinstance(reason, ssl.SSLError) and not isinstance(reason, _CUT) for reason in reasons)
     return Fault.CERTIFICATE if refused else fault
+
+
+# A handshake that was cut may go well the next time; one that was refused will not. The two that ask for more bytes
+# stand in the chain of a handshake that was reset.
+_CUT: Final = (
+    ssl.SSLEOFError,
+    ssl.SSLZeroReturnError,
+    ssl.SSLSyscallError,
+    ssl.SSLWantReadError,
+    ssl.SSLWantWriteError,
+)
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

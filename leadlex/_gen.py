@@ -216,7 +216,9 @@ def dunder(kind: ast.ClassDef, method: Method) -> list[str] | None:
     }
     if _is_stream(kind):
         bodies |= {"__aiter__": "return self", "__anext__": "return next(self._pump)"}
-    bodies["__repr__"] = f'return repr(self._wrapped).replace("{kind.name}", "{RENAMED[kind.name]}", 1)'
+    # A client whose options were refused has no twin, and is shown all the same.
+    twin = f'getattr(self, "_wrapped", {kind.name})' if kind.name == "AsyncLeadLex" else "self._wrapped"
+    bodies["__repr__"] = f'return repr({twin}).replace("{kind.name}", "{RENAMED[kind.name]}", 1)'
     body = bodies.get(method.name)
     return None if body is None else [*head(method), f"        {body}"]
 
@@ -236,7 +238,10 @@ def making(kind: ast.ClassDef, method: Method) -> list[str] | None:
         ]
     return [
         *head(method),
-        *bracketed(f"self._wrapped = {kind.name}", passed(method), "", "        "),
+        "        try:",
+        *bracketed(f"self._wrapped = {kind.name}", passed(method), "", "            "),
+        "        finally:",
+        "            del api_key",
         "        self._bridge = Bridge(self._wrapped.aclose)",
         "",
         "    @classmethod",

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Final
 
-from ._errors import ConfigurationError, printable
+from ._errors import ConfigurationError, discreet, printable
 
 logger: Final = logging.getLogger("leadlex")
 logger.addHandler(logging.NullHandler())  # a library's warnings are the application's to show
@@ -36,6 +36,7 @@ def _shown(value: object) -> str:
 _LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 
+@discreet
 def configure(environment: Mapping[str, str]) -> None:
     """Send the log to stderr where `LEADLEX_LOG` (debug, info, warning, error) asks for it."""
     name = environment.get("LEADLEX_LOG", "").strip().lower()

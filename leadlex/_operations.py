@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Generic, Literal, NoReturn, TypeVar
+from typing import Any, Final, Generic, Literal, TypeVar
 from urllib.parse import quote, urlencode
 
 from attrs import evolve, field, frozen
 
 from ._config import whole
-from ._errors import ConfigurationError, refuse
+from ._errors import discreet, refuse
 from ._meta import Meta
 from ._models import (
     ChatReply,
@@ -94,6 +94,7 @@ class Operation(Generic[T]):
 # Endpoints -------------------------------------------------------------------------------------------------------
 
 
+@discreet
 def chat(message: object, *, conversation_id: object, context: object) -> Operation[ChatReply]:
     """Describe `POST /v1/lexi/chat`."""
     text = _message(message)
@@ -106,13 +107,14 @@ def chat(message: object, *, conversation_id: object, context: object) -> Operat
         method="POST",
         path=CHAT,
         read=_read_reply,
-        body=_body({"message": text, **({"context": entries} if entries else {})}),
+        body=_body({"message": text, **({"context": entries} if entries else {})}, "context"),
         repeat="once",
         costs=True,
         permission="lexi",
     )
 
 
+@discreet
 def stream_chat(
     message: object,
     *,
@@ -136,7 +138,7 @@ def stream_chat(
         method="POST",
         path=STREAM_CHAT,
         read=_read_nothing,
-        body=_body({name: value for name, value in fields.items() if value not in (None, {})}),
+        body=_body({name: value for name, value in fields.items() if value not in (None, {})}, "context"),
         repeat="keyed",
         costs=True,
         permission="write:ai",
@@ -226,7 +228,7 @@ def dismiss_task(id: object, *, reason: object) -> Operation[TaskDecision]:  # n
         method="POST",
         path=f"/v1/lexi/tasks/{_segment(id)}/dismiss",
         read=_reader(TaskDecision),
-        body=_body({} if reason is None else {"reason": _text(reason, "reason")}),
+        body=_body({} if reason is None else {"reason": _text(reason, "reason")}, "reason"),
         repeat="once",
         permission="lexi",
     )
@@ -246,7 +248,7 @@ def request(method: object, path: object, *, json: object, params: object) -> Op
         path=_plain_path(path),
         read=RawReply,
         query=_query(params),
-        body=None if json is None else _body(json),
+        body=None if json is None else _body(json, "json"),
         repeat="free" if method.upper() == "GET" else "once",
         costs=method.upper() != "GET",
         empty=True,
@@ -323,15 +325,17 @@ def _text(value: object, argument: str) -> str:
 
 
 def _check_text(value: str, argument: str) -> None:
+    # Asked first and refused after: a UnicodeEncodeError that hung on as the context would have the whole text in it.
+    if not _is_unicode(value):
+        refuse(argument, "text that UTF-8 can carry", "a lone surrogate")
+
+
+def _is_unicode(value: str) -> bool:
     try:
         value.encode()
     except UnicodeEncodeError:
-        _refuse_surrogate(argument)
-
-
-def _refuse_surrogate(argument: str) -> NoReturn:
-    # Outside of the handler, so that no UnicodeEncodeError with the whole text in it hangs on.
-    refuse(argument, "text that UTF-8 can carry", "a lone surrogate")
+        return False
+    return True
 
 
 def _flag(value: object, argument: str) -> bool:
@@ -380,14 +384,20 @@ def _context(value: object) -> dict[str, Any]:
     return {name: item for name, item in value.items() if item is not None}
 
 
-def _body(value: object) -> bytes:
-    try:
-        body = dumps(value)
-    except WireError as error:
-        raise ConfigurationError(f"The request can't be sent as JSON: it holds {error}.") from None
+def _body(value: object, argument: str) -> bytes:
+    body = _json(value)
+    if isinstance(body, WireError):
+        refuse(argument, "something that JSON can hold", str(body))
     if len(body) > MAX_BODY:
         refuse("the request", f"at most {MAX_BODY} bytes of JSON", f"{len(body)} bytes")
     return body
+
+
+def _json(value: object) -> bytes | WireError:
+    try:
+        return dumps(value)
+    except WireError as error:
+        return WireError(*error.args)
 
 
 def _idempotency_key(value: object) -> str:

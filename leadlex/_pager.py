@@ -92,7 +92,7 @@ class AsyncPager(Generic[T]):
             page = await lexi.conversations(per_page=10).first_page()
             print(page.total)
         """
-        return await self._transport.send(at_page(self._listing, self._first))
+        return await _Pages(self._transport, self._listing, self._first).page(self._first)
 
     async def collect(self, limit: int | None = None) -> list[T]:
         """Return the items as a list, asking for up to 8 pages side by side.
@@ -143,13 +143,22 @@ class _Pages(Batched[Page[T]]):
     async def next_batch(self) -> Sequence[Page[T]]:
         """Return the next page that has something new; none at the end."""
         while not self._progress.ended:
-            page = self._last = self._progress.take(await self._page(self._next))
+            page = self._progress.take(await self.page(self._next))
+            self._note_moves(page)
             self._next += 1
             if page.items:
                 return [page]
         return []
 
-    async def _page(self, number: int) -> Page[T]:
+    def _note_moves(self, page: Page[T]) -> None:
+        """Go on page by page where rows moved: of pages asked for at once, a later one may be the older one."""
+        if self._last is not None and page.total != self._last.total:
+            self._fetched.clear()
+            self._ahead = 1
+        self._last = page
+
+    async def page(self, number: int) -> Page[T]:
+        """Return one page, whole; ask for some behind it where they are surely needed."""
         if number not in self._fetched:
             async with anyio.create_task_group() as group:
                 for each in range(number, number + self._wave()):

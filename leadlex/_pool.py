@@ -11,11 +11,11 @@ import os
 import socket
 import ssl
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
 from contextlib import contextmanager, suppress
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from importlib.util import find_spec
-from typing import Any, Final
+from typing import Any, Final, cast
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 from weakref import WeakSet
@@ -51,7 +51,8 @@ class HealedPool(httpcore.AsyncConnectionPool):
     """Drop connections that nobody holds and that can't be used, before requests are assigned.
 
     httpcore 1.0.9 keeps a connection for ever whose request was cancelled between being assigned and connecting;
-    after enough of them every call is a PoolTimeout.
+    after enough of them every call is a PoolTimeout. It also keeps one that received more than its answer, and takes
+    the rest for the answer to the next request.
     """
 
     def _assign_requests_to_connections(self) -> list[Any]:
@@ -59,7 +60,7 @@ class HealedPool(httpcore.AsyncConnectionPool):
         lost = [
             connection
             for connection in self._connections
-            if id(connection) not in held and not connection.is_idle() and not connection.is_closed()
+            if id(connection) not in held and not connection.is_closed() and not _is_clean(connection)
         ]
         for connection in lost:
             self._connections.remove(connection)
@@ -74,6 +75,14 @@ class HealedPool(httpcore.AsyncConnectionPool):
     def spare(self) -> int:
         """Count the connections that no request holds."""
         return len(self._connections) - len(self._requests)
+
+
+def _is_clean(connection: Any) -> bool:  # noqa: ANN401  # httpcore's, perhaps in one that tunnels
+    if not connection.is_idle():
+        return False
+    while hasattr(connection, "_connection"):
+        connection = connection._connection  # noqa: SLF001  # the parser is nowhere public
+    return not connection._h11_state.trailing_data[0]  # noqa: SLF001  # the same
 
 
 class Places:
@@ -143,7 +152,7 @@ class PooledTransport(httpx.AsyncBaseTransport):
         return httpx.Response(
             answer.status,
             headers=answer.headers,
-            stream=Held(answer.stream, self._places),
+            stream=Held(answer.stream, self._places, _suspect(answer)),
             extensions=answer.extensions,
         )
 
@@ -180,11 +189,13 @@ class Held(httpx.AsyncByteStream):
     Args:
         stream: The body.
         places: Where the place belongs.
+        suspect: A connection that is closed for good, whatever the body says.
     """
 
-    def __init__(self, stream: Any, places: Places) -> None:  # noqa: ANN401  # httpcore's
+    def __init__(self, stream: Any, places: Places, suspect: Any = None) -> None:  # noqa: ANN401  # httpcore's
         self._stream = stream
         self._places: Places | None = places
+        self._suspect = suspect
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self._stream.__aiter__()  # type: ignore[no-any-return]  # an async iterator of bytes
@@ -194,9 +205,17 @@ class Held(httpx.AsyncByteStream):
         places, self._places = self._places, None
         if places is not None:
             try:
+                if self._suspect is not None:
+                    await self._suspect.aclose()
                 await self._stream.aclose()
             finally:
                 places.give_back()
+
+
+def _suspect(answer: httpcore.Response) -> Any:  # noqa: ANN401  # httpcore's network stream
+    # RFC 9112, 6.1: a server that says both a length and chunks may be one that smuggles; the connection ends with it.
+    framed_twice = {b"content-length", b"transfer-encoding"} <= {name.lower() for name, _ in answer.headers}
+    return answer.extensions["network_stream"] if framed_twice else None
 
 
 # Making clients ----------------------------------------------------------------------------------------------------
@@ -301,7 +320,7 @@ class Home:
         return self._process != os.getpid() or self.client.is_closed or is_closed()
 
     @contextmanager
-    def waiting(self) -> Iterator[anyio.CancelScope]:
+    def waiting(self) -> Generator[anyio.CancelScope]:
         """End what is awaited in the block when the client is closed, or the scope cancelled.
 
         Raises:
@@ -402,4 +421,4 @@ def homes_for(settings: Settings, given: object) -> Homes:
         return Homes(lambda: given, owned=False)
     if not callable(given):
         refuse("http_client", "an httpx.AsyncClient or a function that makes one", type(given).__name__)
-    return Homes(given)
+    return Homes(cast("Callable[[], httpx.AsyncClient]", given))

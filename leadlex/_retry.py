@@ -129,7 +129,7 @@ def charged_after(operation: Operation[Any], fault: Fault) -> Charged:
 def worse(one: Charged, other: Charged) -> Charged:
     """Return what is known of a call, of which two attempts had these outcomes."""
     order: tuple[Charged, ...] = ("no", "unknown", "yes")
-    return max(one, other, key=order.index)
+    return order[max(order.index(one), order.index(other))]
 
 
 def fault_of_status(status: int, code: str | None) -> Fault:
@@ -163,6 +163,8 @@ class Progress:
     proxy_status: int | None = None
     status: int | None = None
     pool_failed: bool = False
+    address: str | None = None
+    """Where the connection went, a proxy's address where there is one."""
 
     def note(self, name: str, info: Mapping[str, Any]) -> None:
         """Take in one event of the trace."""
@@ -170,6 +172,8 @@ class Progress:
         step = name.rpartition(".")[0].rpartition(".")[2] + name[name.rfind(".") :]
         connecting = getattr(info.get("request"), "method", None) == b"CONNECT"
         match step:
+            case "connect_tcp.started":
+                self.address = f"{info['host']}:{info['port']}"
             case "connect_tcp.failed" | "start_tls.failed":
                 self.connect_failed = True
             case "send_request_headers.started" if not connecting:

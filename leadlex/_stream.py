@@ -16,7 +16,7 @@ import httpx
 from attrs import evolve
 from httpx_sse import EventSource, ServerSentEvent
 
-from ._body import GuardedText, Unusable
+from ._body import Unusable
 from ._errors import ClientClosedError, LeadLexError, StreamBusyError, StreamDivergedError, StreamInterruptedError
 from ._events import Done, StreamEvent, TextDelta
 from ._faults import Broken, cut_short
@@ -83,8 +83,11 @@ class AsyncChatStream:
         self._busy = True
         try:
             return await self._blocks.__anext__()
-        except StopAsyncIteration:
-            self._reading.check_whole()
+        except BaseException as end:
+            # Whatever a generator raises, a cancellation too, it is over and has closed its connection.
+            self._reading.ended = True
+            if isinstance(end, StopAsyncIteration):
+                self._reading.check_whole()
             raise
         finally:
             self._busy = False
@@ -125,7 +128,7 @@ class AsyncChatStream:
         return self.reply
 
     async def aclose(self) -> None:
-        """Stop reading and free the connection; closing twice is fine.
+        """Stop reading and free the connection; closing twice is fine, and so is closing while another task reads.
 
         Example:
             stream = lexi.stream_chat("Summarize my pipeline")
@@ -207,13 +210,13 @@ class Reading:
     def __init__(self, transport: Transport, operation: Operation[None]) -> None:
         self.transport = transport
         self.call: Call[None] = transport.begin(operation)
+        self.opened: Opened | None = None
         self.transcript: Transcript = Transcript()
         self.replay: Replay | None = None
         self.broken: Broken | None = None
-        self.text: GuardedText | None = None
         self.half: str = ""
         self.started = False
-        self.alive = False
+        self.alive: bool = False
         self.closed = False
         self.ended = False
         self.error: LeadLexError | None = None
@@ -226,7 +229,14 @@ class Reading:
     @property
     def abandoned(self) -> bool:
         """Tell whether a connection may be left open."""
-        return self.started and not (self.closed or self.ended)
+        return self.started and not (self.closed or self.ended or self.transport.homes.closed)
+
+    async def interrupt(self) -> None:
+        """End another task's wait for the next event: for a head, between two attempts, or for bytes."""
+        if self.call.waits is not None:
+            self.call.waits.cancel()
+        elif self.opened is not None:
+            await self.opened.text.hang_up()
 
     def reply(self) -> ChatReply:
         """Make the reply so far."""
@@ -247,13 +257,6 @@ class Reading:
         error.charged = self.call.charged_now
         error.partial = self.reply() if self.transcript.begun else None
         return error
-
-    async def interrupt(self) -> None:
-        """End what another task waits for."""
-        if self.call.waits is not None:
-            self.call.waits.cancel()
-        elif self.text is not None:
-            await self.text.interrupt()
 
     def events(self, block: str) -> Iterator[StreamEvent]:
         """Hand out the events of a block one by one; what breaks the stream is kept in `broken`."""
@@ -338,15 +341,17 @@ class _Block:
 
 async def _read(reading: Reading) -> AsyncGenerator[Iterator[StreamEvent], None]:
     """Open the stream, hand out its events block by block, and open it again where it may be continued."""
-    transport, call = reading.transport, reading.call
+    # The clocks of a call run from its first use, not from when its handle was made.
+    transport = reading.transport
+    call = reading.call = transport.begin(reading.call.operation)
     reading.started = True
     while True:
         reading.broken = None
         opened = await transport.open(call)
         if isinstance(opened, Broken):
-            reading.broken = opened
+            reading.broken = _unopened(reading, opened)
         else:
-            reading.text = opened.text
+            reading.opened = opened
             try:
                 async for block in opened.text:
                     yield reading.events(block)
@@ -360,7 +365,6 @@ async def _read(reading: Reading) -> AsyncGenerator[Iterator[StreamEvent], None]
             finally:
                 await _finish(reading, opened)
         if reading.transcript.done:
-            reading.ended = True
             return
         await _again(reading, reading.broken or cut_short())
 
@@ -371,7 +375,7 @@ async def _again(reading: Reading, broken: Broken) -> None:
             raise reading.unfinished()
         await reading.transport.again(reading.call, broken, reading.transcript)
     except LeadLexError as error:
-        reading.ended, reading.error = True, reading.unfinished() if reading.closed else error
+        reading.error = reading.unfinished() if reading.closed else error
         raise reading.error from error.__cause__
     reading.half = ""
     reading.replay = Replay(reading.transcript) if reading.transcript.begun else None
@@ -384,6 +388,15 @@ def _broken(reading: Reading, error: Exception) -> Broken:
     if isinstance(error, Divergence):
         return Broken(Fault.PAYLOAD, _diverged(reading, error))
     return transport.broken(call, error)
+
+
+def _unopened(reading: Reading, broken: Broken) -> Broken:
+    """Say of a replay that is no stream at all that it does not continue what was handed out."""
+    if broken.fault is not Fault.PAYLOAD or not reading.transcript.begun:
+        return broken
+    error = _diverged(reading, Divergence("it is not an event stream", ""))
+    error.__cause__ = broken.error
+    return Broken(Fault.PAYLOAD, error)
 
 
 def _diverged(reading: Reading, divergence: Divergence) -> StreamDivergedError:

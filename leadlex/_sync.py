@@ -67,16 +67,19 @@ class LeadLex:
         headers: Mapping[str, str] | None = None,
         http_client: httpx.AsyncClient | Callable[[], httpx.AsyncClient] | None = None,
     ) -> None:
-        self._wrapped = AsyncLeadLex(
-            api_key,
-            base_url=base_url,
-            timeout=timeout,
-            retries=retries,
-            resume=resume,
-            max_connections=max_connections,
-            headers=headers,
-            http_client=http_client,
-        )
+        try:
+            self._wrapped = AsyncLeadLex(
+                api_key,
+                base_url=base_url,
+                timeout=timeout,
+                retries=retries,
+                resume=resume,
+                max_connections=max_connections,
+                headers=headers,
+                http_client=http_client,
+            )
+        finally:
+            del api_key
         self._bridge = Bridge(self._wrapped.aclose)
 
     @classmethod
@@ -86,7 +89,7 @@ class LeadLex:
         return client
 
     def __repr__(self) -> str:
-        return repr(self._wrapped).replace("AsyncLeadLex", "LeadLex", 1)
+        return repr(getattr(self, "_wrapped", AsyncLeadLex)).replace("AsyncLeadLex", "LeadLex", 1)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return self._wrapped.__reduce__()
@@ -485,7 +488,7 @@ class ChatStream:
         return self._pump.finish(self._wrapped.final_reply())
 
     def close(self) -> None:
-        """Stop reading and free the connection; closing twice is fine.
+        """Stop reading and free the connection; closing twice is fine, and so is closing while another task reads.
 
         Example:
             stream = lexi.stream_chat("Summarize my pipeline")

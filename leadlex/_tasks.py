@@ -22,7 +22,13 @@ _GROWTH: Final = 1.5
 async def wait_for_task(transport: Transport, id: str, timeout: float, poll_interval: float) -> Task:  # noqa: A002, ASYNC109  # API
     """Return the task once it is finished."""
     wanted, pause = _operations.id_of(id), seconds(poll_interval, "poll_interval")
-    ends, missed = transport.time.now() + seconds(timeout, "timeout"), 0
+    with transport.within(seconds(timeout, "timeout")):
+        return await _finished(transport, wanted, pause)
+    raise APITimeoutError("wait", timeout)
+
+
+async def _finished(transport: Transport, wanted: str, pause: float) -> Task:
+    missed = 0
     while True:
         task = await _find(transport, wanted)
         if task is not None and task.status not in _UNDER_WAY:
@@ -30,10 +36,7 @@ async def wait_for_task(transport: Transport, id: str, timeout: float, poll_inte
         missed = 0 if task else missed + 1
         if missed > 1:
             raise NotFoundError(404, "not_found", "no list of tasks has it")
-        left = ends - transport.time.now()
-        if left <= 0:
-            raise APITimeoutError("wait", timeout)
-        await transport.rest(min(pause, left))
+        await transport.rest(pause)
         pause = min(pause * _GROWTH, _LONGEST)
 
 

@@ -45,7 +45,7 @@ class AsyncThread:
         self._transcript: Transcript | None = None
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._conversation_id or 'not begun'}>"
+        return f"<{type(self).__name__} {self.conversation_id or 'not begun'}>"
 
     @property
     def conversation_id(self) -> str | None:
@@ -89,7 +89,7 @@ class AsyncThread:
                 conversation_id=self._free_id(),
                 context=self._context,
                 allow_tools=allow_tools,
-                idempotency_key=idempotency_key or new_idempotency_key(),
+                idempotency_key=new_idempotency_key() if idempotency_key is None else idempotency_key,
             )
         finally:
             del message  # as in chat

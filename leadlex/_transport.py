@@ -10,7 +10,7 @@ import logging
 import random
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, Final, Generic, NoReturn, TypeVar
@@ -138,7 +138,7 @@ class Transport:
         self.seen = seen
         self.quota = quota
         self.time = time
-        self.translator: Translator = Translator(settings.key, settings.timeout)
+        self.translator: Translator = Translator(settings.key, settings.timeout, settings.address)
 
     def __repr__(self) -> str:
         return f"<Transport to {self.settings.base_url}>"
@@ -169,7 +169,7 @@ class Transport:
         return Call(operation, now, None if total is None else now + total)
 
     async def _attempt(self, call: Call[T]) -> T | Broken:
-        clocks = Clocks(self.settings.timeout, call.deadline, streams=False)
+        clocks = Clocks(self.settings.timeout, call.deadline, self.time.now, streams=False)
         call.meta, call.progress = None, Progress()
         try:
             with self._waiting(call), anyio.move_on_after(clocks.next_end()[0]):
@@ -187,7 +187,7 @@ class Transport:
         if not (response.status_code == 200 or (empty and response.is_success)):  # noqa: PLR2004  # RFC 9110, 15.3.1
             raise Rejected(await self._rejection(call, response, clocks, meta))
         body = await read_all(response, clocks, MAX_JSON)
-        answer = None if empty and not body else loads_bytes(body)
+        answer = None if empty and not body else self._loads(meta, body)
         problem = problem_of(answer)
         if problem:
             raise Rejected(self._refusal(call, meta, problem, body))
@@ -195,11 +195,20 @@ class Transport:
         self.succeeded(call)
         return value
 
+    def _loads(self, meta: Meta, body: bytes) -> Any:  # noqa: ANN401  # JSON
+        try:
+            return loads_bytes(body)
+        except WireError:
+            # A page in place of JSON is worth showing; broken JSON may be what Lexi wrote, and is not.
+            if "json" in meta.headers.get("content-type", ""):
+                raise
+            raise Rejected(self.translator.other_answer(meta, body)) from None
+
     # Streams -------------------------------------------------------------------------------------------------------
 
     async def open(self, call: Call[Any]) -> Opened | Broken:
         """Make one attempt to begin a stream; the caller closes what is opened."""
-        clocks = Clocks(self.settings.timeout, call.deadline, streams=True)
+        clocks = Clocks(self.settings.timeout, call.deadline, self.time.now, streams=True)
         seconds, clock = clocks.next_end()
         began = self.time.now()
         call.meta, call.progress = None, Progress()
@@ -228,7 +237,7 @@ class Transport:
     # Heads ---------------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def _waiting(self, call: Call[Any]) -> Iterator[None]:
+    def _waiting(self, call: Call[Any]) -> Generator[None]:
         """Let what is awaited in the block be ended by closing the client, or through the call."""
         with self.homes.here().waiting() as scope:
             call.waits = scope
@@ -338,7 +347,8 @@ class Transport:
 
     def event_broken(self, call: Call[Any], problem: WireProblem) -> Broken:
         """Translate an `error` event."""
-        return self.translator.event(call.meta or Meta(status_code=200), problem, call.operation.permission)
+        meta = call.meta or Meta(status_code=200)
+        return self.translator.event(meta, problem, call.operation.permission, self.time.wall())
 
     def broken(self, call: Call[Any], error: Exception) -> Broken:
         """Translate whatever ended an attempt."""
@@ -359,6 +369,7 @@ class Transport:
             LeadLexError: There is no next attempt.
         """
         call.charged = worse(call.charged, charged_after(call.operation, broken.fault))
+        call.progress = Progress()
         delay = None if self.homes.closed else self._delay(call, broken, handed_out)
         self._record(call, broken, delay)
         if delay is None:
@@ -383,13 +394,18 @@ class Transport:
         delay = pause_before(policy, broken.fault, tries, broken.hint, self.time.chance()) if allowed else None
         if delay is None or too_late(policy, now, delay, call.first_failure, call.deadline, call.began):
             return None
+        if broken.fault is Fault.IN_FLIGHT:
+            return delay  # to ask whether it is done is no attempt, and takes nothing from those of others
         taken = self.quota.take(broken.fault)
         if not taken:
             return None
         call.taken = taken
-        if broken.fault is not Fault.IN_FLIGHT:
-            call.resumes, call.tries = call.resumes + begun, call.tries + (not begun)
+        call.resumes, call.tries = call.resumes + begun, call.tries + (not begun)
         return delay
+
+    def within(self, seconds: float) -> anyio.CancelScope:
+        """Cancel what is still done inside after so many seconds, whatever it waits for."""
+        return anyio.move_on_after(seconds)
 
     async def rest(self, seconds: float) -> None:
         """Sleep, unless the client is closed.

@@ -23,7 +23,7 @@ def leadlex_sandbox() -> Iterator[leadlex.sandbox.Sandbox]:
     try:
         sandbox = leadlex.sandbox.Sandbox(pace=0, task_seconds=0)
     except leadlex.ConfigurationError as error:
-        pytest.fail(str(error), pytrace=False)
+        raise pytest.fail.Exception(str(error), pytrace=False) from None
     with sandbox:
         yield sandbox
 

@@ -65,8 +65,6 @@ PARTIES: Mapping[str, frozenset[str] | None] = {
     "yarl": frozenset({"_session"}),  # aiohttp's URLs
     "starlette": frozenset({"sandbox"}),
     "uvicorn": frozenset({"sandbox"}),
-    "typer": frozenset({"cli"}),
-    "click": frozenset({"cli"}),
     "rich": frozenset({"cli"}),
     "pytest": frozenset({"pytest_plugin"}),
 }
@@ -262,6 +260,8 @@ FUNCTION_IMPORTS = frozenset(
         ("leadlex", "__getattr__", "(import_module)"),
         ("leadlex._aiohttp", "aiohttp_client", "_session"),
         ("leadlex._client", "sandbox", "sandbox"),
+        ("leadlex.cli", "main", "cli"),
+        ("leadlex.cli._prompt", "edit_lines", "(import_module)"),
         ("leadlex.sandbox", "__getattr__", "(import_module)"),
     }
 )

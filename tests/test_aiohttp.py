@@ -322,7 +322,7 @@ def test_every_clock_of_a_stream(face: Face, name: str) -> None:
     fault, timeout, kind = CLOCKED[name]
     with ScriptedServer(spoiled("stream", fault, times=9)) as server:
         options = over(timeout=timeout, retries=0, resume=False)
-        seen = observe(face, "stream", server, deadline=0.3, heal=None, **options)
+        seen = observe(face, "stream", server, deadline=0.3, **options)
     seen.expect(kind, charged="unknown")
     error = seen.error.__cause__ if kind is StreamInterruptedError and seen.error else seen.error
     assert isinstance(error, APITimeoutError)

@@ -30,11 +30,18 @@ from tests.support.faces import API_KEY, Face
 from tests.support.journal import Watched
 from tests.support.lexi import Fault, LexiScript
 from tests.support.resources import must_not_hang, no_leaks
+from tests.support.server import Connection, Script
+from tests.support.tls import identity
 
 Call = Literal["get", "chat", "stream"]
 """The three columns of the retry table: a GET, a call without an idempotency key, a call with one."""
 
 CALLS: Final[tuple[Call, ...]] = ("get", "chat", "stream")
+
+#: How often a fault is met by a call that may repeat it only where that costs nothing, or where the service knows a
+#: repetition; and what is known of the charge once the request was sent.
+REPEATED: Final[dict[Call, int]] = {"get": 3, "chat": 1, "stream": 3}
+CHARGED: Final[dict[Call, str]] = {"get": "no", "chat": "unknown", "stream": "unknown"}
 
 #: Clocks that no healthy answer meets, and backoffs that nobody waits for.
 PATIENT: Final = Timeout(connect=5, write=5, pool=5, first_event=5, idle=5, event_idle=5, total=8)
@@ -61,6 +68,16 @@ def spoiled(call: Call, *faults: Fault, times: int = 1, **options: Any) -> LexiS
     place = {"get": "other_fault", "chat": "chat_fault", "stream": "stream_fault"}[call]
     given: dict[str, Any] = {place: faults, "times": times, **options}
     return LexiScript(**given)
+
+
+def over_tls(script: Script) -> Script:
+    """Shake hands, with a certificate that is good, before a script begins."""
+
+    def run(connection: Connection) -> None:
+        connection.start_tls(identity())
+        script(connection)
+
+    return run
 
 
 # Calls -------------------------------------------------------------------------------------------------------------
@@ -99,6 +116,7 @@ class Seen:
         error: What was raised instead.
         charged: What a stream says of itself at its end.
         resumes: How often a stream was continued.
+        attempts: How often it was tried, by the log.
         seconds: How long it took.
     """
 
@@ -109,6 +127,7 @@ class Seen:
     error: Exception | None = None
     charged: str | None = None
     resumes: int = 0
+    attempts: int = 0
     seconds: float = 0.0
 
     @property
@@ -131,7 +150,7 @@ class Seen:
         Args:
             kind: The class of the error, exactly; None for success.
             charged: What the error says.
-            attempts: How often the call was sent, as far as its `meta` tells.
+            attempts: How often the call was tried.
             text: What a stream had handed out.
             says: A pattern that the error's words match.
             attributes: The error's own.
@@ -145,12 +164,10 @@ class Seen:
             assert re.search(says, str(self.error)), str(self.error)
         for name, value in attributes.items():
             assert getattr(self.error, name) == value, name
-        meta = self.error.meta if isinstance(self.error, LeadLexError) else getattr(self.value, "meta", None)
-        if attempts is not None and meta is not None:
-            assert meta.attempts == attempts
+        assert attempts in (None, self.attempts), f"tried {self.attempts} times: {self.error}"
 
 
-def observe(
+def observe(  # noqa: PLR0913  # a row differs in any of these
     face: Face,
     call: Call,
     server: Watched | None = None,
@@ -158,7 +175,9 @@ def observe(
     truth: str = CAPTURE_TEXT,
     deadline: float = 8.0,
     memory: int = 0,
-    heal: Callable[[], object] | None = None,
+    message: str | None = None,
+    around: Callable[[Any], contextlib.AbstractAsyncContextManager[object]] | None = None,
+    healed: Callable[[], contextlib.AbstractContextManager[object]] | None = contextlib.nullcontext,
     **options: Any,
 ) -> Seen:
     """Make one call, then a second one that must go well, and check oracles O1 to O8.
@@ -170,36 +189,45 @@ def observe(
         truth: The text that a stream should say.
         deadline: Seconds that the call may take.
         memory: Bytes of the configured caps that the call may fill on top of O8's own.
-        heal: Ends the fault before the second call.
+        message: What is asked; without one, one of its own for each call.
+        around: Given the client, holds the fault in place around the first call.
+        healed: Holds the world well around the second call; None where nothing can, and there is no second call.
         options: The client's.
 
     Raises:
         AssertionError: An oracle says no.
     """
-    seen, lines = Seen(call), list[str]()
+    seen = Seen(call) if message is None else Seen(call, message)
+    log = Log()
     options = {"base_url": getattr(server, "url", None), "timeout": PATIENT, "retries": AT_ONCE, **options}
 
     async def scenario(lexi: Any) -> None:
-        began = time.monotonic()
         with peak_memory_below(MEMORY + memory):  # O8
-            try:
-                seen.value = await _MAKE[call](lexi, seen)
-            except Exception as error:  # noqa: BLE001  # O1 looks at it
-                seen.error = error
-            seen.seconds = time.monotonic() - began
-        if heal is not None:
-            heal()
-        await lexi.tasks()  # O7
+            async with around(lexi) if around else contextlib.nullcontext():
+                await _attempt(lexi, seen)
+        if healed is not None:
+            with healed():
+                assert await lexi.tasks(), "O7: another call's answer"
 
-    with no_leaks(), must_not_hang(deadline + 20), all_logs(lines):  # O4, and the rest of O2
+    with no_leaks(), must_not_hang(deadline + 4), log.collected():  # O4, and the rest of O2
         face.run(scenario, **options)
-        gc.collect()
-    _check_end(seen, deadline, lines)
+        gc.collect(1)  # what the call made; all of it would take as long as the call
+    seen.attempts = log.attempts(call)
+    _check_end(seen, deadline, log.lines)
     if server is not None:
         check_ledger(server, seen)
     if call == "stream":
         check_text(seen, truth)
     return seen
+
+
+async def _attempt(lexi: Any, seen: Seen) -> None:
+    began = time.monotonic()
+    try:
+        seen.value = await _MAKE[seen.call](lexi, seen)
+    except Exception as error:  # noqa: BLE001  # O1 looks at it
+        seen.error = error
+    seen.seconds = time.monotonic() - began
 
 
 def _check_end(seen: Seen, deadline: float, lines: Sequence[str]) -> None:
@@ -296,30 +324,37 @@ def _around(text: str, secret: str) -> str:
 # Instruments -------------------------------------------------------------------------------------------------------
 
 
-class _Lines(logging.Handler):
-    """Keep each record as words and as data."""
+class Log(logging.Handler):
+    """Collect every record of every logger at every level, as words and as data."""
 
-    def __init__(self, lines: list[str]) -> None:
+    def __init__(self) -> None:
         super().__init__(level=1)
-        self._lines = lines
+        self.lines: list[str] = []
+        self._tried: dict[str, int] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep one."""
-        self._lines.append(f"{record.getMessage()} {vars(record)}")
+        self.lines.append(f"{record.getMessage()} {vars(record)}")
+        fields = getattr(record, "leadlex", {})
+        if "attempt" in fields:
+            self._tried[fields["operation"]] = fields["attempt"]
 
+    def attempts(self, call: Call) -> int:
+        """Tell how often a call was tried; 0 where it did not come to that."""
+        return self._tried.get({"get": "conversation", "chat": "chat", "stream": "stream_chat"}[call], 0)
 
-@contextlib.contextmanager
-def all_logs(lines: list[str]) -> Generator[None]:
-    """Collect every record of every logger at every level."""
-    root, handler = logging.getLogger(), _Lines(lines)
-    level = root.level
-    root.addHandler(handler)
-    root.setLevel(1)
-    try:
-        yield
-    finally:
-        root.setLevel(level)
-        root.removeHandler(handler)
+    @contextlib.contextmanager
+    def collected(self) -> Generator[None]:
+        """Collect in a block."""
+        root = logging.getLogger()
+        level = root.level
+        root.addHandler(self)
+        root.setLevel(1)
+        try:
+            yield
+        finally:
+            root.setLevel(level)
+            root.removeHandler(self)
 
 
 @contextlib.contextmanager

@@ -8,22 +8,23 @@ import leadlex
 
 
 class Missing:
-    """Be a finder that finds a package missing while the sandbox is imported."""
+    """Be a finder that finds a package missing while a module is imported."""
 
-    def __init__(self, package: str) -> None:
+    def __init__(self, package: str, module: str) -> None:
         self._package = package
+        self._module = module
 
     def find_spec(self, name: str, *_: object) -> None:
-        """Fail where the sandbox's own modules are looked for; others are found as ever."""
-        if name == "leadlex.sandbox._sandbox":
+        """Fail where the module is looked for; others are found as ever."""
+        if name == self._module:
             raise ModuleNotFoundError(f"No module named {self._package!r}", name=self._package)
 
 
-def fail_import(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the next use of the sandbox miss a package."""
-    monkeypatch.delitem(sys.modules, "leadlex.sandbox._sandbox", raising=False)
-    monkeypatch.delattr("leadlex.sandbox._sandbox", raising=False)
-    monkeypatch.setattr(sys, "meta_path", [Missing(package), *sys.meta_path])
+def fail_import(package: str, monkeypatch: pytest.MonkeyPatch, module: str = "leadlex.sandbox._sandbox") -> None:
+    """Let the next import of a module miss a package that it needs."""
+    monkeypatch.delitem(sys.modules, module, raising=False)
+    monkeypatch.delattr(module, raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Missing(package, module), *sys.meta_path])
 
 
 @pytest.mark.parametrize("package", ["starlette", "uvicorn"])

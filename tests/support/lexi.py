@@ -372,11 +372,14 @@ class LexiScript:
     def __call__(self, connection: Connection) -> None:
         """Answer the requests of one connection, one after the other."""
         while not connection.closed:
-            request = connection.receive_request()
-            if operation_of(request) == "streamChat":
-                self._stream(connection, request)
-            else:
-                self._answer(connection, request)
+            self.answer(connection, connection.receive_request())
+
+    def answer(self, connection: Connection, request: Request) -> None:
+        """Answer one request."""
+        if operation_of(request) == "streamChat":
+            self._stream(connection, request)
+        else:
+            self._answer(connection, request)
 
     def _answer(self, connection: Connection, request: Request) -> None:
         operation = operation_of(request)
@@ -439,3 +442,26 @@ class LexiScript:
         if turn and self.personality == "regen_same":
             return recut(self.stream, size=4 + turn)
         return self.stream
+
+
+class ByMessage:
+    """A script that has for each message a Lexi of its own, with a memory of its own.
+
+    It can go to a `ServerProcess` where `make` can.
+
+    Args:
+        make: Makes the Lexi that answers a message.
+    """
+
+    def __init__(self, make: Callable[[str], LexiScript]) -> None:
+        self._make = make
+        self._lexis: dict[str, LexiScript] = {}
+
+    def __call__(self, connection: Connection) -> None:
+        """Answer the messages of one connection, one after the other."""
+        while not connection.closed:
+            request = connection.receive_request()
+            message = request.json["message"]
+            if message not in self._lexis:
+                self._lexis[message] = self._make(message)
+            self._lexis[message].answer(connection, request)

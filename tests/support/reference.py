@@ -7,8 +7,9 @@ import itertools
 import json
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
+_NOTHING: dict[str, Any] = {}
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -40,7 +41,7 @@ def is_end(name: str, data: str) -> bool:
     """Tell whether an event proves that the answer is whole."""
     if name in ("message", "done") and data.strip(" \t") == "[DONE]":
         return True
-    return name == "done" and isinstance(_json(data), dict)
+    return name == "done" and _fields(data) is not _NOTHING
 
 
 def truth_of(raw: bytes) -> tuple[str, bool]:
@@ -49,9 +50,9 @@ def truth_of(raw: bytes) -> tuple[str, bool]:
     for name, data in read_whole(raw):
         if is_end(name, data):
             return joined(deltas), True
-        fields = _json(data) if name == "text" else None
-        if isinstance(fields, dict) and isinstance(fields.get("delta"), str):
-            deltas.append(fields["delta"])
+        delta = _fields(data).get("delta") if name == "text" else None
+        if isinstance(delta, str):
+            deltas.append(delta)
     return joined(deltas), False
 
 
@@ -60,11 +61,13 @@ def joined(deltas: list[str]) -> str:
     return "".join(deltas).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def _json(data: str) -> Any:
+def _fields(data: str) -> dict[str, Any]:
+    """Read an object; anything else is `_NOTHING`."""
     try:
-        return json.loads(data, parse_constant=_refuse)
+        value = json.loads(data, parse_constant=_refuse)
     except (ValueError, RecursionError):
-        return None
+        return _NOTHING
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else _NOTHING
 
 
 def _refuse(name: str) -> None:

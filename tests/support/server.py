@@ -73,6 +73,12 @@ class Connection:
             self._read(count - len(self._received))
         return self._take(count)
 
+    def receive_some(self) -> bytes:
+        """Receive what there is, at least a byte."""
+        if not self._received:
+            self._read()
+        return self._take(len(self._received))
+
     def receive_head(self) -> Request:
         """Receive a request's head only and put it on record; the body stays unread."""
         request = self._request(self._head(), b"")
@@ -308,10 +314,17 @@ class ScriptedServer(Watched):
         tls: Shake hands with this certificate before the script begins.
         port: The port; 0 takes a free one.
         journal: Where what is seen is written.
+        buffers: How many bytes the kernel may keep for each connection and direction; by default it decides.
     """
 
     def __init__(
-        self, script: Script, *, tls: Identity | None = None, port: int = 0, journal: Journal | None = None
+        self,
+        script: Script,
+        *,
+        tls: Identity | None = None,
+        port: int = 0,
+        journal: Journal | None = None,
+        buffers: int | None = None,
     ) -> None:
         self.journal = journal or Journal()
         self.released: set[str] = set()
@@ -322,6 +335,10 @@ class ScriptedServer(Watched):
         self._open: dict[Connection, threading.Thread] = {}
         self._lock = threading.Lock()
         self._listener = socket.create_server(("127.0.0.1", port), backlog=1024)
+        if buffers is not None:
+            # Linux hands them down to the accepted sockets.
+            self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffers)
+            self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffers)
         self.port: int = self._listener.getsockname()[1]
         self._acceptor = threading.Thread(target=self._accept, name="scripted server", daemon=True)
 

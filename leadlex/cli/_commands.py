@@ -1,0 +1,199 @@
+"""What can be typed: every command and option is here and nowhere else."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Callable, Sequence
+from itertools import takewhile
+from typing import Any, Final, NoReturn, cast
+
+from leadlex import ConfigurationError, LeadLexError, __version__
+
+from . import _chat, _conversations, _sandbox, _tasks
+from ._exits import CUT_OFF, STOPPED, exit_code, exit_codes
+from ._json import JsonLines
+from ._output import Output
+from ._screen import Screen
+
+Group = Any
+"""A parser's subcommands: argparse has a type for them, but no public name."""
+
+Command = Callable[[Namespace, Output], None]
+
+_EXAMPLES: Final = """\
+examples:
+  leadlex chat --sandbox "Find me 20 CEOs at law firms in New York"
+  leadlex chat
+  leadlex conversations list --search acme
+  leadlex tasks list --json | jq .id
+
+environment:
+  LEADLEX_API_KEY   the workspace's key (wbk_…)
+  LEADLEX_BASE_URL  another address of the API, as of `leadlex sandbox`
+  NO_COLOR          no colours
+"""
+
+_STATUSES: Final = ("pending", "approved", "dismissed", "completed", "failed")
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run a command and return its exit code; whatever can be expected to go wrong ends here, in a line."""
+    _tame_streams()
+    # Looked for by itself, since what can't be parsed is told in JSON too; after "--" it would be a message.
+    out: Output = JsonLines() if "--json" in takewhile("--".__ne__, arguments) else Screen()
+    try:
+        code = _run(arguments, out)
+        sys.stdout.flush()
+    except LeadLexError as error:
+        out.error(error)
+        code = exit_code(error)
+    except KeyboardInterrupt as stopped:
+        out.stop(*stopped.args or (None,))
+        code = STOPPED
+    except BrokenPipeError:
+        _discard_output()
+        code = CUT_OFF
+    finally:
+        out.close()
+    return code
+
+
+def _run(arguments: Sequence[str], out: Output) -> int:
+    try:
+        options = parser().parse_args(arguments or ["--help"])
+    except SystemExit as done:  # --help and --version
+        return cast("int", done.code)
+    command: Command = options.command
+    command(options, out)
+    return 0
+
+
+def _tame_streams() -> None:
+    """Let no stream that is closed, and no text that can't be read or written, end in a traceback."""
+    # What is not UTF-8 becomes lone surrogates, as in arguments (PEP 383), and those leadlex refuses by name.
+    handlers = {"stdin": "surrogateescape", "stdout": "backslashreplace", "stderr": "backslashreplace"}
+    for name, errors in handlers.items():
+        stream = getattr(sys, name)
+        if stream is None:  # closed by the caller, as `>&-` does
+            setattr(sys, name, io.StringIO())
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=errors)
+
+
+def _discard_output() -> None:
+    # The interpreter flushes stdout once more when it exits (https://docs.python.org/3/library/signal.html#note-on-sigpipe).
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+# The parser ------------------------------------------------------------------------------------------------------
+
+
+class Parser(ArgumentParser):
+    """Be a parser whose errors are told like all others."""
+
+    def error(self, message: str) -> NoReturn:
+        """Refuse what was typed."""
+        raise ConfigurationError(f"{message[:1].upper()}{message[1:]}. See: {self.prog} --help")
+
+
+def parser() -> Parser:
+    """Make the parser of the whole command."""
+    top = Parser(
+        prog="leadlex",
+        description="Talk with Lexi, the AI assistant inside the LeadLex CRM for law firms.",
+        epilog=f"{_EXAMPLES}\nexit codes:\n{exit_codes()}",
+        formatter_class=RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    top.add_argument("--version", action="version", version=f"leadlex {__version__}")
+    commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_chat(commands)
+    _add_conversations(_group(commands, "conversations", "list, show and export conversations"))
+    _add_tasks(_group(commands, "tasks", "list, approve and dismiss what Lexi proposes"))
+    _add_sandbox(commands)
+    return top
+
+
+def _add_chat(commands: Group) -> None:
+    chat = _command(commands, "chat", _chat.chat, "ask Lexi one message, or have a conversation")
+    chat.add_argument("message", nargs="?", help="what to ask; without it a conversation, or what stdin has")
+    chat.add_argument("--conversation", metavar="ID", help="go on with this conversation")
+    chat.add_argument("--idempotency-key", metavar="KEY", help="ask again what broke off, without paying again")
+
+
+def _add_conversations(commands: Group) -> None:
+    listing = _command(commands, "list", _conversations.list_conversations, "list conversations, the latest first")
+    listing.add_argument("--search", metavar="WORDS", help="those with these words in title or messages")
+    listing.add_argument("--user", metavar="ID", help="those of another user")
+    listing.add_argument("--contact", metavar="ID", help="those about a contact")
+    listing.add_argument("--deal", metavar="ID", help="those about a deal")
+    listing.add_argument("--archived", action="store_true", help="archived ones too")
+    listing.add_argument("--limit", type=_count, default=50, metavar="N", help="how many at most (default: 50)")
+    for name, run_it, words in (
+        ("show", _conversations.show, "show a conversation, the oldest message first"),
+        ("export", _conversations.export, "write a conversation as Markdown"),
+    ):
+        one = _command(commands, name, run_it, words)
+        one.add_argument("id", metavar="ID", help="the conversation")
+        one.add_argument("--tool-steps", action="store_true", help="with what Lexi's tools gave")
+        one.add_argument("--limit", type=int, default=200, metavar="N", help="the latest messages (default: 200)")
+
+
+def _add_tasks(commands: Group) -> None:
+    listing = _command(commands, "list", _tasks.list_tasks, "list the tasks of one status")
+    listing.add_argument("--status", choices=_STATUSES, default="pending", help="which ones (default: pending)")
+    approve = _command(commands, "approve", _tasks.approve, "let Lexi carry out a task; it may cost credits")
+    approve.add_argument("id", metavar="ID", help="the task")
+    approve.add_argument("--wait", action="store_true", help="wait until it is done, and tell what came out")
+    dismiss = _command(commands, "dismiss", _tasks.dismiss, "dismiss a task for good")
+    dismiss.add_argument("id", metavar="ID", help="the task")
+    dismiss.add_argument(
+        "--reason", help="why, as not_relevant, manual_execution, incorrect_params, duplicate, testing"
+    )
+
+
+def _add_sandbox(commands: Group) -> None:
+    words = "serve an invented workspace on this machine, offline and free"
+    sandbox = commands.add_parser("sandbox", help=words, description=_sentence(words), allow_abbrev=False)
+    sandbox.set_defaults(command=_sandbox.sandbox)
+    sandbox.add_argument("--data", metavar="FILE", help="keep everything in this file; else nothing is kept")
+    sandbox.add_argument("--port", type=_port, default=0, metavar="N", help="the port (default: a free one)")
+    _add_json(sandbox)
+
+
+def _group(commands: Group, name: str, words: str) -> Group:
+    group = commands.add_parser(name, help=words, description=_sentence(words), allow_abbrev=False)
+    return group.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+
+def _command(commands: Group, name: str, run_it: Command, words: str) -> ArgumentParser:
+    command: ArgumentParser = commands.add_parser(name, help=words, description=_sentence(words), allow_abbrev=False)
+    command.set_defaults(command=run_it)
+    command.add_argument("--sandbox", action="store_true", help="ask a sandbox, whose answers are invented and free")
+    _add_json(command)
+    return command
+
+
+def _add_json(command: ArgumentParser) -> None:
+    command.add_argument("--json", action="store_true", help="JSON lines on stdout, errors as JSON on stderr")
+
+
+def _sentence(words: str) -> str:
+    return f"{words[0].upper()}{words[1:]}."
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
+
+
+def _port(text: str) -> int:
+    number = int(text)
+    if not 0 <= number < 1 << 16:
+        raise ValueError(text)
+    return number

@@ -1,0 +1,150 @@
+"""The command run in this process, over a real socket: with pipes, or on a terminal of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import IO, Any, NamedTuple
+
+import pytest
+
+from leadlex import cli
+from leadlex.sandbox import Sandbox
+
+
+class Result(NamedTuple):
+    """Be what a run of the command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        """Read stdout as JSON lines."""
+        return [json.loads(line) for line in self.out.splitlines()]
+
+    @property
+    def error(self) -> dict[str, Any]:
+        """Read stderr as the one JSON object of an error."""
+        (line,) = self.err.splitlines()
+        error: dict[str, Any] = json.loads(line)["error"]
+        return error
+
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def sandbox(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
+    """Start a sandbox in which no time passes, and let the environment name it."""
+    with Sandbox(pace=0, task_seconds=0) as sandbox:
+        monkeypatch.setenv("LEADLEX_API_KEY", sandbox.api_key)
+        monkeypatch.setenv("LEADLEX_BASE_URL", sandbox.url)
+        yield sandbox
+
+
+@pytest.fixture
+def keyless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have no key, and no address but the service's."""
+    monkeypatch.delenv("LEADLEX_API_KEY", raising=False)
+    monkeypatch.delenv("LEADLEX_BASE_URL", raising=False)
+
+
+def piped(data: bytes) -> io.TextIOWrapper:
+    """Make a stdin of what is piped in."""
+    return io.TextIOWrapper(io.BytesIO(data), encoding="utf-8")
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+    """Run the command as a script does: stdin, stdout and stderr are no terminals."""
+
+    def run_it(*arguments: str, stdin: bytes = b"") -> Result:
+        monkeypatch.setattr(sys, "stdin", piped(stdin))
+        code = cli.main(arguments)
+        out, err = capfd.readouterr()
+        return Result(code, out, err)
+
+    return run_it
+
+
+class Terminal:
+    """Be a terminal: keys can be typed ahead, and what is shown is kept."""
+
+    def __init__(self) -> None:
+        self._master, self._slave = os.openpty()
+        self._shown = bytearray()
+        self._triggers: list[tuple[str, Callable[[], object]]] = []
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def open(self, mode: str) -> IO[str]:
+        """Open it as one of a process's streams."""
+        return os.fdopen(os.dup(self._slave), mode, encoding="utf-8")
+
+    def type(self, keys: str) -> None:
+        """Type ahead; EOT (4) is Ctrl-D."""
+        os.write(self._master, keys.encode())
+
+    def when(self, shown: str, action: Callable[[], object]) -> None:
+        """Do something as soon as a text is shown."""
+        self._triggers.append((shown, action))
+
+    @property
+    def text(self) -> str:
+        """Give what was shown so far."""
+        return self._shown.decode(errors="ignore").replace("\r\n", "\n")
+
+    def _read(self) -> None:
+        while data := self._next():
+            self._shown += data
+            while self._triggers and self._triggers[0][0] in self.text:
+                self._triggers.pop(0)[1]()
+
+    def _next(self) -> bytes:
+        try:
+            return os.read(self._master, 65536)
+        except OSError:  # EIO: the last one who had it open closed it
+            return b""
+
+    def close(self) -> None:
+        """Close it, once all was read; closing twice is fine."""
+        if self._reader.is_alive():
+            os.close(self._slave)
+            self._reader.join(10)
+            os.close(self._master)
+
+
+@pytest.fixture
+def terminal() -> Iterator[Terminal]:
+    """Give a terminal."""
+    terminal = Terminal()
+    yield terminal
+    terminal.close()
+
+
+@pytest.fixture
+def run_on(terminal: Terminal, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+    """Run the command on the terminal; streams that are named go to pipes instead."""
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+
+    def run_it(*arguments: str, pipes: tuple[str, ...] = ()) -> Result:
+        modes = {"stdin": "r", "stdout": "w", "stderr": "w"}
+        monkeypatch.setattr(sys, "stdin", piped(b""))
+        with pytest.MonkeyPatch.context() as patch, contextlib.ExitStack() as opened:
+            for name in modes.keys() - {*pipes}:
+                patch.setattr(sys, name, opened.enter_context(terminal.open(modes[name])))
+            code = cli.main(arguments)
+        terminal.close()
+        out, err = capfd.readouterr()
+        return Result(code, out, err)
+
+    return run_it

@@ -1,0 +1,182 @@
+"""What every command has in common: help, wrong calls, errors and exit codes."""
+
+from __future__ import annotations
+
+import io
+import runpy
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import leadlex
+from leadlex import cli
+from leadlex.cli._exits import exit_code, exit_codes
+from leadlex.sandbox import Sandbox
+from tests.sandbox.test_extra import Missing, fail_import
+
+from .conftest import Run
+
+ROOT = Path(__file__).parents[2]
+
+
+def errors() -> list[type[leadlex.LeadLexError]]:
+    """List the classes of errors that leadlex has."""
+    values = [getattr(leadlex, name) for name in leadlex.__all__]
+    return [value for value in values if isinstance(value, type) and issubclass(value, leadlex.LeadLexError)]
+
+
+def test_help_documents_every_exit_code(run: Run) -> None:
+    """`--help` names the commands and says what each exit code means."""
+    result = run("--help")
+    assert result.code == 0
+    assert exit_codes() in result.out
+    for kind in errors():
+        assert f"{exit_code(kind.__new__(kind)):>5}  " in result.out
+    for command in ("chat", "conversations", "tasks", "sandbox"):
+        assert f"    {command}" in result.out
+
+
+def test_without_arguments_it_helps(run: Run) -> None:
+    """`leadlex` alone shows what there is."""
+    assert run().out == run("--help").out
+
+
+def test_the_version_is_told(run: Run) -> None:
+    """`--version` is the package's."""
+    assert run("--version").out == f"leadlex {leadlex.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("chta",),
+        ("chat", "--jsno", "Hello"),
+        ("chat", "--sand", "Hello"),
+        ("tasks",),
+        ("tasks", "list", "--status", "open"),
+        ("tasks", "approve"),
+        ("conversations", "list", "--limit", "0"),
+        ("conversations", "list", "--limit", "x"),
+        ("sandbox", "--port", "65536"),
+    ],
+)
+def test_a_wrong_call_is_told_in_a_line(arguments: tuple[str, ...], run: Run) -> None:
+    """What can't be understood has exit code 2, one line, and the way to the help; in JSON too."""
+    result = run(*arguments)
+    assert (result.code, result.out, len(result.err.splitlines())) == (2, "", 1)
+    assert result.err.endswith(" --help\n")
+    error = run(*arguments, "--json").error
+    assert (error["type"], error["exit_code"], error["charged"]) == ("ConfigurationError", 2, "no")
+
+
+def test_a_library_refusal_is_a_wrong_call(run: Run, sandbox: Sandbox) -> None:
+    """What leadlex refuses before sending is a wrong call as well."""
+    assert run("conversations", "show", "..").code == 2
+    assert run("chat", "x" * 12_001).code == 2
+    assert not sandbox.requests
+
+
+def test_errors_have_codes_by_their_kind(run: Run, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A script learns from the code what kind of thing went wrong, with no traceback."""
+    sandbox.fail_next("no_credits")
+    assert run("chat", "Hello").code == 4
+    sandbox.fail_next("rate_limit")
+    error = run("tasks", "list", "--json").error
+    assert (error["exit_code"], error["status_code"], error["code"]) == (7, 429, "rate_limited")
+    assert error["reset_at"].endswith("Z")
+    assert run("conversations", "show", "conv_9").code == 6
+    monkeypatch.setenv("LEADLEX_API_KEY", sandbox.add_key(["lexi"]))
+    result = run("conversations", "list")
+    assert result.code == 5
+    assert "'read:ai'" in result.err
+    monkeypatch.setenv("LEADLEX_API_KEY", "wbk_wrong")
+    result = run("tasks", "list")
+    assert (result.code, result.out) == (3, "")
+    assert result.err.startswith("Error: LeadLex did not accept the API key")
+
+
+def test_a_failing_service_and_none_differ(run: Run, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service that fails has code 10, one that can't be reached has 8."""
+    for _ in range(3):
+        sandbox.fail_next("server_error")
+    assert run("tasks", "list").code == 10
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("LEADLEX_BASE_URL", f"http://127.0.0.1:{unused.getsockname()[1]}")
+        assert run("tasks", "list").code == 8
+
+
+@pytest.mark.parametrize("kind", errors())
+def test_every_error_has_a_code(kind: type[leadlex.LeadLexError]) -> None:
+    """No class of error is without a code, and none has that of success or of a signal."""
+    assert 0 < exit_code(kind.__new__(kind)) < 11
+
+
+def test_the_commands_extra_is_asked_for(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    """Without its extra the command says how to install it, and has a code of its own."""
+    fail_import("rich", monkeypatch, "leadlex.cli._commands")
+    assert cli.main(["--help"]) == 2
+    assert capfd.readouterr() == ("", "The command leadlex needs one more package: pip install 'leadlex[cli]'\n")
+
+
+def test_another_missing_package_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A broken installation is told as what it is."""
+    fail_import("attrs", monkeypatch, "leadlex.cli._commands")
+    with pytest.raises(ModuleNotFoundError, match="attrs"):
+        cli.main(["--help"])
+
+
+def test_the_sandboxs_extra_is_asked_for(run: Run, keyless: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--sandbox` without its extra says how to install it."""
+    fail_import("uvicorn", monkeypatch)
+    result = run("chat", "--sandbox", "Hello")
+    assert (result.code, result.out) == (2, "")
+    assert "pip install 'leadlex[sandbox]'" in result.err
+    assert run("sandbox", "--json").error["exit_code"] == 2
+
+
+class Impatient(Missing):
+    """Be a finder while which Ctrl-C is pressed."""
+
+    def find_spec(self, name: str, *_: object) -> None:
+        """Stop where the module is looked for."""
+        if name == self._module:
+            raise KeyboardInterrupt
+
+
+def test_ctrl_c_is_heard_while_it_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C has exit code 130 before anything has begun, too."""
+    fail_import("", monkeypatch, "leadlex.cli._commands")
+    monkeypatch.setattr(sys, "meta_path", [Impatient("", "leadlex.cli._commands"), *sys.meta_path])
+    assert cli.main(["--help"]) == 130
+
+
+def test_closed_streams_are_no_error(run: Run, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With stdin and stderr closed, as a daemon may have them, the answer comes all the same."""
+    monkeypatch.setattr(sys, "stdin", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    monkeypatch.setattr(sys, "stdout", stdout := io.StringIO())
+    assert cli.main(["chat", "Where is Jane Doe?"]) == 0
+    assert stdout.getvalue().startswith("Jane Doe is currently")
+
+
+def test_an_encoding_that_lacks_a_sign_is_no_error(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the output's encoding can't hold a sign, it is shown by its number."""
+    message = "Create a campaign for my 'Q1 Leads' list about café"
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    command = [sys.executable, "-m", "leadlex.cli", "chat", message]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert "caf\\xe9 could do" in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+def test_a_module_runs_the_command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    """`python -m leadlex.cli` is the command, too."""
+    monkeypatch.setattr(sys, "argv", ["leadlex", "--version"])
+    monkeypatch.delitem(sys.modules, "leadlex.cli.__main__", raising=False)
+    with pytest.raises(SystemExit, match="0"):
+        runpy.run_module("leadlex.cli", run_name="__main__")
+    assert capfd.readouterr().out == f"leadlex {leadlex.__version__}\n"

@@ -1,0 +1,107 @@
+"""`leadlex conversations`."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import UTC, datetime
+
+import pytest
+
+import leadlex
+from leadlex import Conversation, Message
+from leadlex.cli._values import as_markdown, described
+from leadlex.sandbox import Sandbox
+
+from .conftest import Run
+
+MOMENT = r"\d{4}-\d\d-\d\d \d\d:\d\d"
+EVIL = "Deal\x1b]0;x\x07 [red]one[/red]\u202e"
+SHOWN = "Deal\\x1b]0;x\\x07 [red]one[/red]\\u202e"
+
+
+def at(hour: int) -> datetime:
+    """Make a moment."""
+    return datetime(2026, 4, 17, hour, tzinfo=UTC)
+
+
+def test_conversations_are_listed_a_line_each(run: Run, sandbox: Sandbox) -> None:
+    """A line has id, time, how many messages, and the title, harmless."""
+    sandbox.add_conversation(EVIL, "Hello", "Hello!")
+    sandbox.add_conversation("Old one", archived=True)
+    result = run("conversations", "list", "--archived")
+    assert result.code == 0
+    archived, other = result.out.splitlines()
+    assert re.fullmatch(rf"conv_000002  {MOMENT}     0  Old one  archived", archived)
+    assert re.fullmatch(rf"conv_000001  {MOMENT}     2  {re.escape(SHOWN)}", other)
+
+
+def test_conversations_are_searched_and_limited(run: Run, sandbox: Sandbox) -> None:
+    """Options narrow the listing down; JSON has the contract's fields."""
+    for number in range(130):
+        sandbox.add_conversation(f"Deal {number}", context={"contact_id": "c1"} if number % 2 else None)
+    assert len(run("conversations", "list").out.splitlines()) == 50
+    assert len(run("conversations", "list", "--limit", "120").out.splitlines()) == 120
+    (one,) = run("conversations", "list", "--search", "129", "--contact", "c1", "--json").lines
+    assert (one["title"], one["context"]["contact_id"], one["archived"]) == ("Deal 129", "c1", False)
+    none = run("conversations", "list", "--deal", "d1", "--user", "u1")
+    assert (none.out, none.err) == ("", "There are no such conversations.\n")
+
+
+def test_a_conversation_is_shown(run: Run, sandbox: Sandbox) -> None:
+    """It has a title and every message with who said it, the oldest first."""
+    sandbox.add_conversation(EVIL, "Hello\n\tLexi", "Hello!")
+    result = run("conversations", "show", "conv_000001")
+    assert result.code == 0
+    assert re.fullmatch(
+        rf"{re.escape(SHOWN)}  conv_000001\n\nYou  {MOMENT}\nHello\n +Lexi\n\nLexi  {MOMENT}\nHello!\n", result.out
+    )
+
+
+def test_a_conversation_is_exported(run: Run, sandbox: Sandbox) -> None:
+    """The export is Markdown on stdout, with times in UTC."""
+    sandbox.add_conversation(EVIL, "Hello\n\tLexi", "Hello!")
+    result = run("conversations", "export", "conv_000001")
+    assert (result.code, result.err) == (0, "")
+    assert re.fullmatch(
+        rf"# {re.escape(SHOWN)}\n\nConversation conv_000001, begun {MOMENT} UTC\n\n"
+        rf"## You · {MOMENT} UTC\n\nHello\n\tLexi\n\n## Lexi · {MOMENT} UTC\n\nHello!\n",
+        result.out,
+    )
+
+
+@pytest.mark.parametrize("command", ["show", "export"])
+def test_a_conversation_as_json_is_the_contracts(command: str, run: Run, sandbox: Sandbox) -> None:
+    """`--json` gives the conversation in one line, tool records with it where they were asked for."""
+    with leadlex.LeadLex() as client:
+        client.chat("Where is Jane Doe?")
+    (one,) = run("conversations", command, "conv_000001", "--json", "--tool-steps").lines
+    assert [message["role"] for message in one["messages"]] == ["user", "tool", "assistant"]
+    assert one["messages"][1]["tool_output"] == {"summary": "Found 1 contact"}
+    assert len(run("conversations", command, "conv_000001", "--json", "--limit", "1").lines[0]["messages"]) == 1
+
+
+def test_tool_records_are_shown_by_their_name(run: Run, sandbox: Sandbox) -> None:
+    """What a tool gave stands under the tool's name."""
+    with leadlex.LeadLex() as client:
+        client.chat("Where is Jane Doe?")
+    out = run("conversations", "show", "conv_000001", "--tool-steps").out
+    assert "\ncontacts.get  " in out
+    assert json.dumps({"summary": "Found 1 contact"}, indent=2) in out
+
+
+def test_the_export_sorts_what_the_service_sent_newest_first() -> None:
+    """Messages are sorted by time, and what lacks title, time, role and text is shown all the same."""
+    late, early = (Message(id=f"m{hour}", role="user", content=f"{hour}", created_at=at(hour)) for hour in (9, 8))
+    text = as_markdown(Conversation(id="conv_1", messages=(late, early, Message(id="m0"))))
+    assert text == (
+        "# conv_1\n\nConversation conv_1\n\n## ?\n\n\n\n## You · 2026-04-17 08:00 UTC\n\n8\n\n"
+        "## You · 2026-04-17 09:00 UTC\n\n9\n"
+    )
+
+
+def test_values_that_lack_almost_everything_are_shown() -> None:
+    """What an answer can do without is left blank."""
+    assert described(leadlex.ConversationSummary(id="conv_1")).plain.split() == ["conv_1", "conv_1"]
+    assert described(leadlex.Task(id="task_1", status="pending")).plain.split() == ["task_1", "pending"]
+    assert described(leadlex.TaskDecision(task_id="task_1")).plain == "task_1 is decided."

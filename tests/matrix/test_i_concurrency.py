@@ -1,0 +1,967 @@
+"""Table I of the fault matrix: cancellation, concurrency and threads."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import functools
+import gc
+import itertools
+import logging
+import random
+import threading
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+
+import leadlex
+from leadlex import ClientClosedError, ConfigurationError, RetryPolicy, StreamBusyError, StreamInterruptedError
+from tests.matrix.oracles import AT_ONCE, PATIENT
+from tests.support.answers import chunk, json_answer, last_chunk, sse_head
+from tests.support.captures import CAPTURE_TEXT, encode_stream, text_events
+from tests.support.faces import API_KEY, AsyncFace, Face
+from tests.support.lexi import CHAT, SUMMARY, Answer, Cut, LexiScript, Lost
+from tests.support.process import ServerProcess
+from tests.support.resources import must_not_hang, no_leaks
+from tests.support.server import Connection, ScriptedServer, black_hole
+
+BACKENDS = ("asyncio", "trio")
+every_backend = pytest.mark.parametrize("backend", BACKENDS)
+
+#: A listing that one page holds.
+ONE_PAGE = {
+    "listConversations": {"data": {"conversations": [SUMMARY]}, "meta": {"page": 1, "per_page": 50, "total": 1}}
+}
+#: Two events, then silence.
+SILENT = Cut(after=220, how="stall")
+#: A name for what a test makes a client do; it gets the client.
+Act = Callable[[Any], Awaitable[Any]]
+
+
+def options(server: Any, **given: Any) -> dict[str, Any]:
+    """Give a client's options for a server."""
+    return {"api_key": API_KEY, "base_url": server.url, "timeout": PATIENT, "retries": AT_ONCE, **given}
+
+
+@contextlib.contextmanager
+def lexi_server(**script: Any) -> Generator[ScriptedServer]:
+    """Serve a Lexi and check that nothing of the block is left behind."""
+    with ScriptedServer(LexiScript(**script)) as server, must_not_hang(60):
+        yield server
+
+
+async def read_all(stream: Any) -> str:
+    """Return the text of a stream that is read to its end."""
+    return "".join([delta async for delta in stream.text_stream])
+
+
+# What a client can be doing, each until its end.
+
+#: What the streams below said at their end of what they cost.
+said: list[str] = []
+
+
+async def _get(lexi: Any) -> None:
+    await lexi.conversation("conv_01HY1")
+
+
+async def _chat(lexi: Any) -> None:
+    await lexi.chat("Where is Jane Doe?")
+
+
+async def _stream(lexi: Any) -> None:
+    async with lexi.stream_chat("Where is Jane Doe?") as stream:
+        try:
+            assert await read_all(stream) == CAPTURE_TEXT
+        finally:
+            said.append(stream.charged)
+
+
+async def _list(lexi: Any) -> None:
+    assert [each.id async for each in lexi.conversations()]
+
+
+async def _wait(lexi: Any) -> None:
+    with contextlib.suppress(leadlex.APITimeoutError):  # it stays pending
+        await lexi.wait_for_task("task-uuid", timeout=0.01, poll_interval=0.005)
+
+
+async def _close(lexi: Any) -> None:
+    await lexi.chat("Where is Jane Doe?")
+    await lexi.aclose()
+
+
+# Cancellation ------------------------------------------------------------------------------------------------------
+
+
+class CancelAt:
+    """Await something and cancel the task that does at its n-th point of waiting."""
+
+    def __init__(self, inner: Awaitable[Any], number: int, cancel: Callable[[], object]) -> None:
+        self._inner = inner
+        self._left = number
+        self._cancel = cancel
+        self.reached = False
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        steps = self._inner.__await__()
+        step: Callable[[], Any] = functools.partial(next, steps)
+        while True:
+            try:
+                point = step()
+            except StopIteration as end:
+                return end.value
+            self._left -= 1
+            if self._left == 0:
+                self.reached = True
+                self._cancel()
+            try:
+                step = functools.partial(steps.send, (yield point))
+            except BaseException as error:  # noqa: BLE001  # handed on, whatever it is
+                step = functools.partial(steps.throw, error)
+
+
+async def _cancel_by_scope(act: Act, lexi: Any, number: int) -> bool:
+    scope = anyio.CancelScope()
+    point = CancelAt(act(lexi), number, scope.cancel)
+    with scope:
+        await point
+    return point.reached
+
+
+async def _cancel_by_task(act: Act, lexi: Any, number: int) -> bool:
+    async def run() -> bool:
+        task = asyncio.current_task()
+        assert task is not None
+        point = CancelAt(act(lexi), number, task.cancel)
+        await point
+        return point.reached
+
+    task = asyncio.create_task(run())
+    with contextlib.suppress(asyncio.CancelledError):
+        return await task
+    return True
+
+
+@pytest.mark.row("I01")
+@pytest.mark.parametrize("act", [_get, _chat, _stream, _list, _wait, _close], ids=lambda act: act.__name__[1:])
+@pytest.mark.parametrize(
+    ("backend", "way"), [("asyncio", _cancel_by_scope), ("asyncio", _cancel_by_task), ("trio", _cancel_by_scope)]
+)
+def test_cancelled_at_every_await(backend: str, way: Callable[..., Awaitable[bool]], act: Act) -> None:
+    """A call that is cancelled wherever it waits ends with the cancellation alone, and the next call is well."""
+
+    async def main(server: ScriptedServer) -> None:
+        for number in itertools.count(1):
+            async with leadlex.AsyncLeadLex(**options(server)) as lexi:
+                charges = len(server.ledger.charges)
+                said[:] = ["no"]
+                reached = await way(act, lexi, number)
+                if act is _stream:
+                    charged = len(server.ledger.charges) - charges
+                    assert charged <= 1
+                    assert said[-1] != "no" or not charged
+                if act is not _close:
+                    await lexi.tasks()
+            if not reached:
+                assert number > 1
+                return
+
+    with no_leaks(), lexi_server(bodies=ONE_PAGE) as server:
+        anyio.run(main, server, backend=backend)
+        gc.collect()
+
+
+async def _storm(lexi: Any, count: int, chance: random.Random) -> None:
+    """Cancel so many calls after a moment that is sometimes too long."""
+
+    async def one() -> None:
+        with anyio.move_on_after(chance.random() * 0.05):
+            await chance.choice((_chat, _get, _list, _stream))(lexi)
+
+    for _ in range(count // 50):
+        async with anyio.create_task_group() as group:
+            for _ in range(50):
+                group.start_soon(one)
+
+
+def _weather(backend: str, count: int) -> None:
+    async def main(server: ServerProcess) -> None:
+        async with leadlex.AsyncLeadLex(**options(server, max_connections=10, retries=0)) as lexi:
+            await _storm(lexi, count, random.Random(count))  # noqa: S311  # spreads cancels
+            for _ in range(100):
+                assert (await lexi.chat("Where is Jane Doe?")).response == CHAT["response"]
+
+    with ServerProcess(LexiScript(bodies=ONE_PAGE)) as server, no_leaks():
+        anyio.run(main, server, backend=backend)
+
+
+@every_backend
+@pytest.mark.row("I02", "A07")
+def test_a_cancel_storm(backend: str) -> None:
+    """After hundreds of cancelled calls on ten connections a hundred calls go well."""
+    with must_not_hang(60):
+        _weather(backend, 500)
+
+
+@every_backend
+@pytest.mark.heavy
+@pytest.mark.row("I02", "A07")
+def test_a_cancel_storm_of_20_000(backend: str) -> None:
+    """After 20,000 cancelled calls on ten connections a hundred calls go well."""
+    _weather(backend, 20_000)
+
+
+@every_backend
+@pytest.mark.row("I13")
+def test_the_callers_own_deadline(backend: str) -> None:
+    """A deadline around a call is the caller's `TimeoutError`, and the connection is closed within a second."""
+
+    async def main(server: ScriptedServer) -> None:
+        async with leadlex.AsyncLeadLex(**options(server)) as lexi:
+            for act in (_chat, _stream):
+                began = time.monotonic()
+                with pytest.raises(TimeoutError), anyio.fail_after(0.1):
+                    await act(lexi)
+                assert time.monotonic() - began < 1.1
+            assert await anyio.to_thread.run_sync(functools.partial(server.wait_for_disconnect, count=2))
+
+    with no_leaks(), lexi_server(chat_fault=Lost("stall"), stream_fault=SILENT) as server:
+        anyio.run(main, server, backend=backend)
+
+
+@every_backend
+@pytest.mark.row("I13")
+def test_a_nested_task_group(backend: str) -> None:
+    """Cancelling a task group ends the calls and streams in it, and only those."""
+
+    async def main(server: ScriptedServer) -> None:
+        async with leadlex.AsyncLeadLex(**options(server)) as lexi, anyio.create_task_group() as outer:
+            async with anyio.create_task_group() as inner:
+                for act in (_chat, _stream, _stream):
+                    inner.start_soon(act, lexi)
+                await anyio.sleep(0.2)
+                inner.cancel_scope.cancel()
+            outer.start_soon(_chat, lexi)
+
+    with no_leaks(), lexi_server(chat_fault=Lost("stall"), stream_fault=(SILENT, SILENT)) as server:
+        anyio.run(main, server, backend=backend)
+
+
+# Leaving streams ---------------------------------------------------------------------------------------------------
+
+
+# Trio tells of the generator inside too.
+@pytest.mark.filterwarnings("ignore:Async generator 'leadlex:ResourceWarning")
+@pytest.mark.row("I03")
+def test_left_without_closing(face: Face) -> None:
+    """A stream that is left by `break` frees its socket within a second once it is dropped, and warns."""
+
+    async def leave(lexi: Any) -> None:
+        async for _ in lexi.stream_chat("Where is Jane Doe?"):
+            break
+        gc.collect()
+        await face.sleep(0.05)
+
+    async def scenario(lexi: Any) -> None:
+        with pytest.warns(ResourceWarning, match="never closed"):
+            await leave(lexi)
+        gc.collect()  # the recorded warning held the stream
+        await face.sleep(0.05)
+        assert server.wait_for_disconnect(1)
+        await lexi.tasks()
+
+    with no_leaks(), lexi_server(stream_fault=SILENT) as server:
+        face.run(scenario, **options(server))
+
+
+@every_backend
+@pytest.mark.row("I03")
+def test_left_and_kept(backend: str) -> None:
+    """Streams that are left and kept by reference end with their loop: no error of a scope in another task."""
+    kept: list[Any] = []
+
+    async def main(server: ScriptedServer) -> None:
+        lexi = leadlex.AsyncLeadLex(**options(server))
+        for _ in range(20):
+            stream = lexi.stream_chat("Where is Jane Doe?")
+            kept.append(stream)
+            async with anyio.create_task_group() as group:  # each stream is begun by another task
+                group.start_soon(stream.__anext__)
+        async for _ in kept[0]:
+            break
+        await lexi.aclose()
+        for stream in kept:
+            with pytest.raises(ClientClosedError):
+                await read_all(stream)
+
+    with no_leaks(), lexi_server(stream_fault=SILENT, times=20) as server:
+        anyio.run(main, server, backend=backend)
+
+
+@pytest.mark.row("I04")
+def test_dropped_unread(face: Face) -> None:
+    """A stream that is never read sends nothing, whether it is dropped, closed or entered."""
+
+    async def scenario(lexi: Any) -> None:
+        lexi.stream_chat("Where is Jane Doe?")
+        closed = lexi.stream_chat("Where is Jane Doe?")
+        await closed.aclose()
+        async with lexi.stream_chat("Where is Jane Doe?"):
+            pass
+        with pytest.raises(StreamInterruptedError) as caught:
+            await closed.final_reply()
+        assert (caught.value.charged, caught.value.partial, closed.charged) == ("no", None, "no")
+        gc.collect()
+
+    with no_leaks(), lexi_server() as server:
+        face.run(scenario, **options(server))
+        assert (server.requests, server.connections) == ([], 0)
+
+
+@pytest.mark.row("I15")
+def test_an_exception_in_the_loop_body(face: Face) -> None:
+    """What the caller raises while reading comes out unchanged, and the stream is closed."""
+    mine = RuntimeError("mine")
+
+    async def read(lexi: Any) -> None:
+        async with lexi.stream_chat("Where is Jane Doe?") as stream:
+            async for _ in stream:
+                raise mine
+
+    async def scenario(lexi: Any) -> None:
+        with pytest.raises(RuntimeError) as caught:
+            await read(lexi)
+        assert caught.value is mine
+        assert (mine.__cause__, mine.__context__) == (None, None)
+        assert server.wait_for_disconnect(1)
+        await lexi.tasks()
+
+    with no_leaks(), lexi_server(stream_fault=SILENT) as server:
+        face.run(scenario, **options(server))
+
+
+# Two readers -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.row("I05")
+def test_two_readers(face: Face) -> None:
+    """The second reader of one stream is told that it is being read; the first gets everything."""
+
+    async def scenario(lexi: Any) -> list[Any]:
+        stream = lexi.stream_chat("Where is Jane Doe?")
+
+        async def second(read: Callable[[], Awaitable[Any]]) -> Any:
+            await face.sleep(0.2)
+            with pytest.raises(StreamBusyError) as caught:
+                await read()
+            server.release()
+            return caught.value
+
+        async def final() -> Any:
+            return await stream.final_reply()
+
+        async def step() -> Any:
+            return await stream.__anext__()
+
+        first, *others = await face.together(lambda: read_all(stream), lambda: second(final), lambda: second(step))
+        assert first == CAPTURE_TEXT
+        return others
+
+    def pausing(connection: Connection, plain: Any) -> None:
+        connection.send(plain.head)
+        connection.wait_for()
+        connection.send(*(plain.frame(piece) for piece in plain.body), last_chunk())
+
+    with no_leaks(), lexi_server(stream_fault=pausing) as server:
+        assert all(isinstance(error, StreamBusyError) for error in face.run(scenario, **options(server)))
+
+
+@pytest.mark.row("I05")
+def test_closed_by_another(face: Face) -> None:
+    """A stream that another task or thread closes ends at once for its reader, and never as if it were whole."""
+
+    async def scenario(lexi: Any) -> None:
+        stream = lexi.stream_chat("Where is Jane Doe?")
+
+        async def close() -> None:
+            await face.sleep(0.2)
+            await stream.aclose()
+
+        began = time.monotonic()
+        read, _ = await face.together(lambda: read_all(stream), close)
+        assert time.monotonic() - began < 2
+        assert isinstance(read, StreamInterruptedError)
+        assert read.charged == "unknown"
+        assert stream.resumes == 0
+
+    for fault in (SILENT, Lost("stall"), Lost("fin")):  # while it reads, waits for the head, rests before a retry
+        with no_leaks(), lexi_server(stream_fault=fault) as server:
+            face.run(scenario, **options(server, retries=RetryPolicy(base=4, cap=4, floor=4)))
+            assert len(server.requests) == 1
+
+
+# Many threads ------------------------------------------------------------------------------------------------------
+
+
+def echo(connection: Connection) -> None:
+    """Answer every message with itself."""
+    while not connection.closed:
+        request = connection.receive_request()
+        message = request.json["message"]
+        connection.charge(message, request.idempotency_key, 1, request.path)
+        if request.path.endswith("/stream"):
+            events = [*text_events(message, size=3), ("done", {"credits_remaining": 1, "message_id": "m"})]
+            connection.send(sse_head(), chunk(encode_stream(events)), last_chunk())
+        else:
+            connection.send(json_answer(200, {"data": {**CHAT, "response": message}}))
+
+
+def in_threads(count: int, work: Callable[[int], object]) -> list[BaseException]:
+    """Run a function in so many threads at once and return what they raised."""
+    errors: list[BaseException] = []
+
+    def run(number: int) -> None:
+        try:
+            work(number)
+        except BaseException as error:  # noqa: BLE001  # told to the test
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive()
+    return errors
+
+
+def _talk(lexi: leadlex.LeadLex, rounds: int, number: int) -> None:
+    for turn in range(rounds):
+        message = f"Question {turn} of thread {number}"
+        assert lexi.chat(message).response == message
+        assert "".join(lexi.stream_chat(message).text_stream) == message
+        assert lexi.stream_chat(message).final_reply().response == message
+
+
+def _crowd(rounds: int) -> None:
+    with no_leaks(), ServerProcess(echo) as server:
+        with leadlex.LeadLex(**options(server)) as lexi:
+            assert in_threads(100, functools.partial(_talk, lexi, rounds)) == []
+        assert len(server.requests) == 100 * rounds * 3
+
+
+@pytest.mark.row("I06")
+def test_a_hundred_threads_on_one_client() -> None:
+    """A hundred threads share one client, and each gets the answers to its own questions."""
+    _crowd(1)
+
+
+@pytest.mark.heavy
+@pytest.mark.row("I06")
+def test_a_hundred_threads_with_a_hundred_calls_each() -> None:
+    """A hundred threads make a hundred calls each on one client without an error or a mixed-up answer."""
+    _crowd(34)
+
+
+@pytest.mark.filterwarnings("ignore:A ChatStream was left:ResourceWarning")  # some are, some were read ahead whole
+@pytest.mark.row("I07")
+def test_a_hundred_threads_open_and_close() -> None:
+    """A hundred threads open, use and close clients of their own; no thread of ours is left."""
+
+    def work(number: int) -> None:
+        chance = random.Random(number)  # noqa: S311  # spreads the ways
+        lexi = leadlex.LeadLex(**options(server))
+        if chance.random() < 0.7:
+            assert lexi.chat("Hi").response == "Hi"
+        if chance.random() < 0.5:
+            next(lexi.stream_chat("Hello"))
+        lexi.close()
+        lexi.close()
+
+    with no_leaks(), must_not_hang(60), ServerProcess(echo) as server:
+        assert in_threads(100, work) == []
+
+
+# Closing -----------------------------------------------------------------------------------------------------------
+
+
+class Running:
+    """Calls of one client that are under way in every phase, and how each of them ended."""
+
+    def __init__(self, face: Face, lexi: Any) -> None:
+        self._face = face
+        self._lexi = lexi
+
+    async def _whole_stream(self) -> Any:
+        return await self._lexi.stream_chat("Where is Jane Doe?").final_reply()
+
+    async def _read(self) -> Any:
+        return await read_all(self._lexi.stream_chat("Where is Jane Doe?"))
+
+    async def _ask(self) -> Any:
+        return await self._lexi.chat("Where is Jane Doe?")
+
+    async def _rest(self) -> Any:
+        return await self._lexi.wait_for_task("task-uuid", timeout=30, poll_interval=20)
+
+    async def until(self, close: Callable[[], Coroutine[Any, Any, Any]]) -> list[Any]:
+        """Close while the calls run, and give what became of those."""
+        kinds = [self._whole_stream, self._read, self._ask, self._rest]
+        ended = await self._face.together(*kinds, close)
+        return list(ended[:-1])
+
+
+def _assert_closed(ended: list[Any]) -> None:
+    for error in ended:
+        assert isinstance(error, ClientClosedError), repr(error)
+    *streams, chat, wait = ended
+    assert [error.charged for error in (*streams, chat, wait)] == ["unknown", "unknown", "unknown", "no"]
+    assert all(error.partial is not None for error in streams)
+
+
+@pytest.mark.row("I08")
+def test_closing_ends_what_runs(face: Face) -> None:
+    """Closing a client, even twice, ends its streams and calls within a second as `ClientClosedError`."""
+    faults = {"stream_fault": SILENT, "chat_fault": Lost("stall"), "times": 2}
+
+    async def scenario(lexi: Any) -> None:
+        async def close() -> None:
+            await face.sleep(0.3)
+            began = time.monotonic()
+            await lexi.aclose()
+            await lexi.aclose()
+            assert time.monotonic() - began < 1
+
+        _assert_closed(await Running(face, lexi).until(close))
+
+    with no_leaks(), lexi_server(**faults) as server:
+        face.run(scenario, **options(server))
+
+
+@pytest.mark.row("I08")
+def test_closing_ends_what_waits_to_send(face: Face) -> None:
+    """Closing ends calls that wait for a free connection, for a connection to come about, or before a retry."""
+
+    async def scenario(lexi: Any) -> list[Any]:
+        async def close() -> None:
+            await face.sleep(0.3)
+            await lexi.aclose()
+
+        async def call() -> Any:
+            return await lexi.tasks()
+
+        began = time.monotonic()
+        ended = await face.together(call, call, close)
+        assert time.monotonic() - began < 1.5
+        return ended[:-1]
+
+    patient = RetryPolicy(base=4, cap=4, floor=4)
+    with (
+        no_leaks(),
+        lexi_server(other_fault=Lost("stall")) as full,
+        lexi_server(other_fault=Answer(503), times=2) as busy,
+        black_hole() as hole,
+    ):
+        for given in ({"base_url": full.url, "max_connections": 1}, {"base_url": busy.url}, {"base_url": hole}):
+            ended = face.run(scenario, **{**options(full, retries=patient), **given})
+            assert [(type(error), error.charged) for error in ended] == [(ClientClosedError, "no")] * 2
+
+
+@pytest.mark.row("I08")
+def test_leaving_by_an_exception_closes(face: Face) -> None:
+    """A `with` block that is left by an exception closes the client, and the exception comes out unchanged."""
+    mine = RuntimeError("mine")
+    kept: list[Any] = []
+
+    async def scenario(lexi: Any) -> None:
+        stream = lexi.stream_chat("Where is Jane Doe?")
+        kept.append(await stream.__anext__())
+        kept.append(stream)
+        raise mine
+
+    with no_leaks(), lexi_server(stream_fault=SILENT) as server:
+        with pytest.raises(RuntimeError) as caught:
+            face.run(scenario, **options(server))
+        assert caught.value is mine
+        assert server.wait_for_disconnect(1)
+        kept.clear()
+
+
+@every_backend
+@pytest.mark.row("I08", "I10")
+def test_closing_from_another_loop(backend: str) -> None:
+    """Closing in one event loop ends what the same client does in another one, in another thread."""
+    ended: list[Any] = []
+
+    async def work(lexi: leadlex.AsyncLeadLex) -> None:
+        ended.extend(await Running(AsyncFace(backend), lexi).until(anyio.lowlevel.checkpoint))
+
+    async def close(lexi: leadlex.AsyncLeadLex) -> None:
+        await lexi.tasks()
+        await lexi.aclose()
+
+    faults = {"stream_fault": SILENT, "chat_fault": Lost("stall"), "times": 2}
+    with no_leaks(), lexi_server(**faults) as server:
+        lexi = leadlex.AsyncLeadLex(**options(server))
+        other = threading.Thread(target=anyio.run, args=(work, lexi), kwargs={"backend": backend})
+        other.start()
+        assert server.wait_for_requests(4)
+        time.sleep(0.1)
+        anyio.run(close, lexi)
+        other.join(2)
+        assert not other.is_alive()
+    _assert_closed(ended)
+
+
+@every_backend
+@pytest.mark.row("I08")
+def test_closing_leaves_the_users_own_client(backend: str) -> None:
+    """Closing ends our streams on an `http_client` of the user, and leaves that one open."""
+
+    async def main(server: ScriptedServer) -> None:
+        async with httpx.AsyncClient() as mine:
+            lexi = leadlex.AsyncLeadLex(**options(server, http_client=mine))
+            async with anyio.create_task_group() as group:
+                group.start_soon(_expect_closed, lexi)
+                await anyio.sleep(0.2)
+                await lexi.aclose()
+            assert server.wait_for_disconnect(1)
+            assert not mine.is_closed
+
+    with no_leaks(), lexi_server(stream_fault=SILENT) as server:
+        anyio.run(main, server, backend=backend)
+
+
+async def _expect_closed(lexi: Any) -> None:
+    with pytest.raises(ClientClosedError):
+        await read_all(lexi.stream_chat("Where is Jane Doe?"))
+
+
+@pytest.mark.row("I09")
+def test_use_after_close(face: Face) -> None:
+    """Every call of a closed client, of its copies and handles is a `ClientClosedError`, and nothing is sent."""
+
+    async def scenario(lexi: Any) -> None:
+        copy, stream, pager, thread = (
+            lexi.with_options(retries=0),
+            lexi.stream_chat("Hi"),
+            lexi.conversations(),
+            lexi.thread("conv_01HY1"),
+        )
+        await lexi.aclose()
+        calls: list[Callable[[], Any]] = [
+            lambda: lexi.chat("Hi"),
+            lambda: copy.chat("Hi"),
+            stream.final_reply,
+            stream.__anext__,
+            lambda: lexi.stream_chat("Hi").final_reply(),
+            pager.collect,
+            pager.first_page,
+            thread.history,
+            lambda: thread.chat("Hi"),
+            lambda: lexi.request("GET", "/v1/lexi/tasks"),
+            lambda: lexi.wait_for_task("task-uuid"),
+            lambda: lexi.approve_task("task-uuid"),
+        ]
+        for call in calls:
+            with pytest.raises(ClientClosedError) as caught:
+                await call()
+            assert caught.value.charged == "no"
+        await stream.aclose()
+        await copy.aclose()
+
+    with no_leaks(), lexi_server() as server:
+        face.run(scenario, **options(server))
+        assert server.requests == []
+
+
+# Loops -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.row("I10")
+def test_one_client_in_one_loop_after_another() -> None:
+    """A client goes on in every new event loop, of either kind; what the last one left is closed with it."""
+
+    async def main(lexi: leadlex.AsyncLeadLex) -> None:
+        await _chat(lexi)
+        await _stream(lexi)
+
+    with no_leaks(), lexi_server() as server:
+        lexi = leadlex.AsyncLeadLex(**options(server))
+        for backend in ("asyncio", "asyncio", "trio", "trio", "asyncio"):
+            anyio.run(main, lexi, backend=backend)
+            gc.collect()
+        anyio.run(lexi.aclose)
+        assert server.connections == 5
+
+
+@pytest.mark.row("I10")
+def test_one_client_in_two_loops_at_once() -> None:
+    """A client serves two running event loops, each by connections of its own."""
+
+    async def main(lexi: leadlex.AsyncLeadLex) -> None:
+        for _ in range(10):
+            await _stream(lexi)
+
+    with no_leaks(), lexi_server() as server:
+        lexi = leadlex.AsyncLeadLex(**options(server))
+        assert in_threads(4, lambda number: anyio.run(main, lexi, backend=BACKENDS[number % 2])) == []
+        anyio.run(lexi.aclose)
+        gc.collect()
+
+
+@pytest.mark.row("I10")
+def test_a_loop_that_ends_without_a_word() -> None:
+    """A client whose loop was closed bare, as `loop.close()` does, still works in the next loop and closes there."""
+    with lexi_server() as server:
+        lexi = leadlex.AsyncLeadLex(**options(server))
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(_chat(lexi))
+        loop.close()
+        asyncio.run(_chat(lexi))
+        asyncio.run(lexi.aclose())
+        del loop
+        with pytest.warns(ResourceWarning):  # asyncio's, of the socket that the dead loop kept
+            gc.collect()
+
+
+@pytest.mark.row("I10")
+def test_closing_beside_a_loop_that_rests() -> None:
+    """Closing does not wait for another loop that is not running now; what is open there is closed when it runs."""
+    with no_leaks(), lexi_server() as server:
+        lexi = leadlex.AsyncLeadLex(**options(server))
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(_chat(lexi))
+        with must_not_hang(2):
+            asyncio.run(lexi.aclose())
+        assert not server.disconnects
+        loop.run_until_complete(asyncio.sleep(0.05))
+        assert server.wait_for_disconnect(1)
+        loop.close()
+
+
+@every_backend
+@pytest.mark.row("I11")
+def test_the_sync_client_inside_a_running_loop(backend: str) -> None:
+    """The sync client works inside a running event loop, as in a notebook: it has a loop of its own."""
+
+    async def main() -> None:
+        with leadlex.LeadLex(**options(server)) as lexi:
+            assert lexi.chat("Hi").response == CHAT["response"]
+            assert "".join(lexi.stream_chat("Hi").text_stream) == CAPTURE_TEXT
+
+    with no_leaks(), lexi_server() as server:
+        anyio.run(main, backend=backend)
+
+
+# Hooks -------------------------------------------------------------------------------------------------------------
+
+
+def hooked(hook: Callable[[Any], Awaitable[None]], on: str = "request") -> Callable[[], httpx.AsyncClient]:
+    """Make an `http_client` that calls a hook."""
+    return lambda: httpx.AsyncClient(event_hooks={on: [hook]})
+
+
+@pytest.mark.row("I12")
+def test_a_sync_call_from_the_loops_thread() -> None:
+    """A sync call from a hook, which the client's own thread runs, is refused in words; closing there does no harm."""
+    held: list[leadlex.LeadLex] = []
+
+    async def call(request: httpx.Request) -> None:
+        held[0].chat("Hi")
+
+    async def read(request: httpx.Request) -> None:
+        next(held[0].stream_chat("Hi"))
+
+    async def close(request: httpx.Request) -> None:
+        held[0].close()
+
+    with no_leaks(), lexi_server() as server, must_not_hang(5):
+        for hook, kind in ((call, ConfigurationError), (read, ConfigurationError), (close, ClientClosedError)):
+            with leadlex.LeadLex(**options(server, http_client=hooked(hook))) as lexi:
+                held[:] = [lexi]
+                with pytest.raises(kind, match="own thread" if kind is ConfigurationError else "is closed"):
+                    lexi.chat("Hi")
+        held.clear()
+        assert server.requests == []
+
+
+@pytest.mark.row("I16")
+@pytest.mark.parametrize("on", ["request", "response"])
+def test_a_hook_that_raises(face: Face, on: str) -> None:
+    """An exception of a user's hook comes out as an error of leadlex, leaks nothing, and the next call is well."""
+    raises = iter([True, True])
+
+    async def hook(_: Any) -> None:
+        if next(raises, False):
+            raise RuntimeError("a user's own")
+
+    async def scenario(lexi: Any) -> None:
+        calls: list[Callable[[], Any]] = [lambda: lexi.chat("Hi"), lambda: lexi.stream_chat("Hi").final_reply()]
+        for call in calls:
+            with pytest.raises(leadlex.APIConnectionError, match="a user's own"):
+                await call()
+        assert (await lexi.stream_chat("Hi").final_reply()).response == CAPTURE_TEXT
+
+    with no_leaks(), lexi_server() as server:
+        face.run(scenario, **options(server, http_client=hooked(hook, on), retries=0))
+
+
+@pytest.mark.row("I16")
+def test_a_log_handler_that_raises(face: Face, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A log handler that raises does not end a stream that was paid for."""
+
+    class Broken(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            del record
+            raise RuntimeError("a handler's own")
+
+    logger, handler = logging.getLogger("leadlex"), Broken()
+    monkeypatch.setattr(logger, "handlers", [handler])
+    monkeypatch.setattr(logger, "level", logging.DEBUG)
+
+    async def scenario(lexi: Any) -> None:
+        assert (await lexi.stream_chat("Hi").final_reply()).response == CAPTURE_TEXT
+
+    with no_leaks(), lexi_server(stream_fault=Answer(503)) as server:
+        face.run(scenario, **options(server))
+
+
+@pytest.mark.row("I17")
+def test_collected_in_the_loops_thread() -> None:
+    """A client in a cycle of references that is collected inside its own loop's thread ends without a deadlock."""
+
+    async def collect(_: Any) -> None:
+        gc.collect()
+
+    class Holder:
+        lexi: leadlex.LeadLex
+        stream: leadlex.ChatStream
+        me: Holder
+
+    def leave() -> None:
+        holder = Holder()
+        holder.me, holder.lexi = holder, leadlex.LeadLex(**options(server, http_client=hooked(collect)))
+        holder.stream = holder.lexi.stream_chat("Hi")
+        assert next(holder.stream)
+
+    def collect_in_loop() -> None:
+        for _ in range(5):
+            leave()
+        with leadlex.LeadLex(**options(server, http_client=hooked(collect))) as lexi:
+            lexi.chat("Hi")
+            assert lexi.stream_chat("Hi").final_reply().response == CAPTURE_TEXT
+
+    gc.disable()
+    try:
+        with no_leaks(), lexi_server(stream_fault=SILENT, times=5) as server, must_not_hang(10):
+            with pytest.warns(ResourceWarning, match="never closed"):
+                collect_in_loop()
+            assert server.wait_for_disconnect(count=5)
+    finally:
+        gc.enable()
+
+
+user = contextvars.ContextVar("user", default="nobody")
+
+
+@pytest.mark.row("I18")
+def test_context_variables(face: Face) -> None:
+    """A hook sees the caller's context variables, on both clients, in calls and in streams."""
+    seen: list[str] = []
+
+    async def look(_: Any) -> None:
+        seen.append(user.get())
+
+    async def scenario(lexi: Any) -> None:
+        for name in ("Ada", "Grace"):
+            token = user.set(name)
+            await lexi.chat("Hi")
+            await lexi.stream_chat("Hi").final_reply()
+            await lexi.conversations().collect()
+            user.reset(token)
+
+    with no_leaks(), lexi_server(bodies=ONE_PAGE) as server:
+        face.run(scenario, **options(server, http_client=hooked(look)))
+    assert seen == ["Ada"] * 3 + ["Grace"] * 3
+
+
+# All of it ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.row("I14")
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_whole_day(backend: str) -> None:
+    """A day's work side by side, streams, calls, listings, retries and cancels, is the same under trio and asyncio."""
+
+    async def main(server: ScriptedServer) -> None:
+        async with leadlex.AsyncLeadLex(**options(server)) as lexi:
+            async with anyio.create_task_group() as group:
+                for act in (_get, _chat, _stream, _list, _stream, _chat) * 3:
+                    group.start_soon(act, lexi)
+                with anyio.move_on_after(0.01):
+                    await _stream(lexi)
+            left = lexi.stream_chat("Where is Jane Doe?")
+            assert await left.__anext__()
+            await left.aclose()
+            thread = lexi.thread()
+            await thread.chat("Hi")
+            assert len(await thread.history()) == 2
+
+    faults = {"other_fault": Answer(503), "stream_fault": Cut(300, "rst"), "times": 2}
+    with no_leaks(), lexi_server(**faults, bodies=ONE_PAGE) as server:
+        anyio.run(main, server, backend=backend)
+
+
+async def _soak(lexi: Any, count: int, at_once: int) -> None:
+    turns = iter(range(count))
+
+    async def work() -> None:
+        for _ in turns:
+            await _stream(lexi)
+
+    async with anyio.create_task_group() as group:
+        for _ in range(at_once):
+            group.start_soon(work)
+
+
+def _memory() -> int:
+    gc.collect()
+    with open("/proc/self/statm") as file:  # noqa: PTH123  # not a file of ours
+        return int(file.read().split()[1]) * 4096
+
+
+def _soaked(backend: str, count: int, at_once: int) -> int:
+    """Return by how many bytes memory grew over so many streams, after a start that warms up."""
+
+    async def main(server: ServerProcess) -> int:
+        async with leadlex.AsyncLeadLex(**options(server)) as lexi:
+            await _soak(lexi, count // 10, at_once)
+            before = _memory()
+            async with no_leaks():
+                await _soak(lexi, count, at_once)
+            return _memory() - before
+
+    with no_leaks(), ServerProcess(LexiScript()) as server:
+        return anyio.run(main, server, backend=backend)
+
+
+@every_backend
+@pytest.mark.row("I06")
+def test_streams_leave_nothing(backend: str) -> None:
+    """Hundreds of streams, many at a time, leave no descriptor, thread or task and hardly any memory."""
+    assert _soaked(backend, 400, 40) < 5 << 20
+
+
+@every_backend
+@pytest.mark.heavy
+@pytest.mark.row("I06")
+def test_20_000_streams_leave_nothing(backend: str) -> None:
+    """20,000 streams, 100 at a time, leave no descriptor, thread or task and less than 5 MiB."""
+    assert _soaked(backend, 20_000, 100) < 5 << 20

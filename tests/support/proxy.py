@@ -1,0 +1,61 @@
+"""An HTTP proxy that tunnels, and refuses to when a test says so."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Sequence
+from typing import NoReturn
+
+from tests.support.answers import answer
+from tests.support.journal import Request
+from tests.support.server import ClientLeft, Connection, ScriptedServer, Stopped
+
+
+class Proxy(ScriptedServer):
+    """A proxy on a free loopback port.
+
+    Args:
+        refusals: The statuses of the first answers to CONNECT; then it connects.
+        port: The port; 0 takes a free one.
+    """
+
+    def __init__(self, *, refusals: Sequence[int] = (), port: int = 0) -> None:
+        super().__init__(self._follow, port=port)
+        self._refusals = list(refusals)
+
+    @property
+    def asked(self) -> list[Request]:
+        """List what clients asked the proxy itself for."""
+        return self.requests
+
+    def _follow(self, connection: Connection) -> None:
+        request = connection.receive_head()
+        if self._refusals:
+            connection.send(answer(self._refusals.pop(0), b"", contract=False))
+            return
+        host, _, port = request.target.rpartition(":")
+        with socket.create_connection((host, int(port)), timeout=10) as service:
+            connection.send(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            back = threading.Thread(target=_carry_back, args=(service, connection), daemon=True)
+            back.start()
+            try:
+                _carry_on(connection, service)
+            finally:
+                with contextlib.suppress(OSError):
+                    service.shutdown(socket.SHUT_RDWR)
+                back.join()
+
+
+def _carry_on(connection: Connection, service: socket.socket) -> NoReturn:
+    while True:
+        service.sendall(connection.receive_some())
+
+
+def _carry_back(service: socket.socket, connection: Connection) -> None:
+    # Either side may end first; then the other direction sees it.
+    with contextlib.suppress(OSError, ClientLeft, Stopped):
+        while data := service.recv(65536):
+            connection.send(data)
+        connection.half_close()

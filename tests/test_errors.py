@@ -1,0 +1,449 @@
+"""Every error says what happened, whether it was charged and what to do; it travels, and never shows the key."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Any, get_args
+
+import pytest
+
+import leadlex
+from leadlex import (
+    APIConnectionError,
+    APIResponseError,
+    APIStatusError,
+    APITimeoutError,
+    AuthenticationError,
+    BadRequestError,
+    Charged,
+    ChatReply,
+    ClientClosedError,
+    ConfigurationError,
+    ConflictError,
+    InsufficientCreditsError,
+    LeadLexError,
+    Meta,
+    NotFoundError,
+    PaginationError,
+    PermissionDeniedError,
+    RateLimit,
+    RateLimitError,
+    ServerError,
+    StreamBusyError,
+    StreamDivergedError,
+    StreamInterruptedError,
+    WebhookVerificationError,
+    _errors,
+)
+from leadlex._errors import Clock, status_error_class
+from leadlex.sandbox import Sandbox
+from tests.support.answers import answer, json_answer, sse_head
+from tests.support.faces import API_KEY, Face
+from tests.support.server import Connection, ScriptedServer
+
+KEY = "0b2ad1b1-1c0c-4ed3-8f7f-2f9d1a3f9c55"
+NOON = datetime(2026, 4, 17, 12, tzinfo=UTC)
+
+
+def every_error() -> list[LeadLexError]:
+    """Make one of each class, as the library does."""
+    limited = RateLimitError(429, "rate_limited", "Rate limit exceeded", "{}")
+    limited.retry_after, limited.reset_at = 32_400.0, NOON
+    denied = PermissionDeniedError(403, "insufficient_permissions", "Missing permission")
+    denied.permission = "write:ai"
+    return [
+        LeadLexError("Something went wrong."),
+        ConfigurationError("page must be at least 1; given: 0."),
+        ClientClosedError(),
+        StreamBusyError(),
+        APIConnectionError("LeadLex could not be reached."),
+        APITimeoutError("idle", 60.0, "Nothing came."),
+        APIResponseError("LeadLex's answer can't be used."),
+        StreamInterruptedError("The answer broke off.", KEY),
+        StreamDivergedError(
+            KEY,
+            delivered="Jane Doe is",
+            replayed_prefix="Jane Roe",
+            conversation_ids=("conv_1", None),
+            why="it says something else",
+        ),
+        PaginationError("Page 3 repeats what came before."),
+        WebhookVerificationError("The signature is not LeadLex's."),
+        APIStatusError(418, "teapot", "I'm a teapot", "short and stout"),
+        BadRequestError(400, "validation_error", "message is required"),
+        AuthenticationError(401, "invalid_key", "Invalid API key"),
+        InsufficientCreditsError(402, "insufficient_credits", "No credits left"),
+        denied,
+        NotFoundError(404, "not_found", "Not found"),
+        ConflictError(409, "conflict", "In flight"),
+        limited,
+        ServerError(500, None, None, "<html>"),
+    ]
+
+
+def named(value: object) -> str:
+    """Name a case by its class."""
+    return type(value).__name__
+
+
+each_error = pytest.mark.parametrize("error", every_error(), ids=named)
+
+
+# The tree ----------------------------------------------------------------------------------------------------------
+
+PARENTS: dict[type[LeadLexError], tuple[type, ...]] = {
+    LeadLexError: (Exception,),
+    ConfigurationError: (LeadLexError, ValueError),
+    ClientClosedError: (LeadLexError, RuntimeError),
+    StreamBusyError: (LeadLexError, RuntimeError),
+    APIConnectionError: (LeadLexError,),
+    APITimeoutError: (APIConnectionError,),
+    APIResponseError: (LeadLexError,),
+    StreamInterruptedError: (LeadLexError,),
+    StreamDivergedError: (StreamInterruptedError,),
+    PaginationError: (LeadLexError,),
+    WebhookVerificationError: (LeadLexError,),
+    APIStatusError: (LeadLexError,),
+    BadRequestError: (APIStatusError,),
+    AuthenticationError: (APIStatusError,),
+    InsufficientCreditsError: (APIStatusError,),
+    PermissionDeniedError: (APIStatusError,),
+    NotFoundError: (APIStatusError,),
+    ConflictError: (APIStatusError,),
+    RateLimitError: (APIStatusError,),
+    ServerError: (APIStatusError,),
+}
+
+
+def descendants(kind: type[LeadLexError]) -> Iterator[type[LeadLexError]]:
+    """List a class and what is derived from it in the library."""
+    if kind.__module__.startswith("leadlex."):
+        yield kind
+    for child in kind.__subclasses__():
+        yield from descendants(child)
+
+
+def test_the_tree_is_as_documented() -> None:
+    """An `except` of a class, or of Python's own class behind it, catches what it is said to catch."""
+    assert {kind: kind.__bases__ for kind in descendants(LeadLexError)} == PARENTS
+
+
+def test_the_tree_is_drawn_whole() -> None:
+    """The picture in the docstring of the errors' room has every class."""
+    drawn = _errors.__doc__ or ""
+    assert [kind.__name__ for kind in PARENTS if kind.__name__ not in drawn] == []
+
+
+def test_the_samples_are_complete() -> None:
+    """What is promised of every error below is tested of every error."""
+    assert {type(error) for error in every_error()} == set(PARENTS)
+
+
+# Travelling --------------------------------------------------------------------------------------------------------
+
+
+def laden(error: LeadLexError) -> LeadLexError:
+    """Put on an error all that the library may put on one."""
+    error.charged = "unknown"
+    error.partial = ChatReply(response="Half an ans", conversation_id="conv_1")
+    error.meta = Meta(status_code=200, request_id="req_1", headers={"x-request-id": "req_1"}, attempts=2)
+    error.next_page = 7
+    return error
+
+
+def pickled(protocol: int) -> Callable[[LeadLexError], LeadLexError]:
+    """Send an error through one protocol of pickle."""
+
+    def road(error: LeadLexError) -> LeadLexError:
+        twin: LeadLexError = pickle.loads(pickle.dumps(error, protocol))  # noqa: S301  # our own
+        return twin
+
+    return road
+
+
+ROADS: dict[str, Callable[[LeadLexError], LeadLexError]] = {
+    "copy": copy.copy,
+    "deepcopy": copy.deepcopy,
+    **{f"pickle {number}": pickled(number) for number in range(pickle.HIGHEST_PROTOCOL + 1)},
+}
+
+
+@pytest.mark.parametrize("road", ROADS)
+@each_error
+def test_every_error_pickles_and_copies(error: LeadLexError, road: str) -> None:
+    """An error that crosses to another process, or is copied, arrives with everything it knew."""
+    twin = ROADS[road](laden(error))
+    assert type(twin) is type(error)
+    assert (twin.args, vars(twin), str(twin)) == (error.args, vars(error), str(error))
+    assert {"charged", "partial", "meta", "next_page"} <= vars(twin).keys()
+
+
+def test_an_error_of_a_users_own_pickles() -> None:
+    """A class derived by a user, with a constructor of its own, pickles too."""
+    error = Stranger("conv_1", reason="gone")
+    assert vars(pickle.loads(pickle.dumps(error))) == {"reason": "gone"}  # noqa: S301  # our own
+
+
+class Stranger(APIConnectionError):
+    """Stand for a user's own class."""
+
+    def __init__(self, place: str, *, reason: str) -> None:
+        super().__init__(place)
+        self.reason = reason
+
+
+# Messages ----------------------------------------------------------------------------------------------------------
+
+SAYS: dict[Charged, str] = {
+    "no": "Nothing was charged.",
+    "unknown": "Whether it was charged is not known.",
+    "yes": "It was charged.",
+}
+#: These are about a call that never was, or about none.
+SILENT = (ConfigurationError, WebhookVerificationError)
+
+
+@pytest.mark.parametrize("charged", get_args(Charged))
+@each_error
+def test_every_message_says_what_happened_whether_it_was_charged_and_what_to_do(
+    error: LeadLexError, charged: Charged
+) -> None:
+    """A user who reads nothing but the message knows what to do."""
+    error.charged = charged
+    charge = "" if isinstance(error, SILENT) else SAYS[charged]
+    assert str(error).startswith(f"{error.problem} {charge}".strip())
+    advice = str(error).removeprefix(error.problem).strip().removeprefix(charge)
+    assert advice.endswith(".") or isinstance(error, ConfigurationError)  # whose problem is the limit itself
+
+
+def test_a_lost_answer_tells_where_to_look() -> None:
+    """Before a question is asked twice that may have been paid for, the message says how to find out."""
+    error = APIConnectionError("The connection broke.")
+    assert "safe" in str(error)
+    error.charged = "unknown"
+    assert "look in the conversation" in str(error)
+    assert "idempotency_key" in str(error)
+
+
+def test_an_interrupted_stream_gives_its_key() -> None:
+    """The message of a broken stream has the very argument that asks again without paying again."""
+    assert f"idempotency_key={KEY!r}" in str(StreamInterruptedError("The answer broke off.", KEY))
+
+
+def test_a_divergence_tells_both_answers() -> None:
+    """Who has to compare two answers gets both, how far they agree, and the key under its short name too."""
+    error = next(error for error in every_error() if isinstance(error, StreamDivergedError))
+    assert (error.delivered, error.replayed_prefix, error.common_len) == ("Jane Doe is", "Jane Roe", 5)
+    assert (error.conversation_ids, error.key) == (("conv_1", None), KEY)
+
+
+@pytest.mark.parametrize(("one", "other", "length"), [("ab", "abc", 2), ("", "a", 0), ("ab", "ab", 2), ("ab", "b", 0)])
+def test_the_common_start_is_counted(one: str, other: str, length: int) -> None:
+    """The shared start ends at the first difference, or with the shorter text."""
+    error = StreamDivergedError(KEY, delivered=one, replayed_prefix=other, conversation_ids=(None, None), why="")
+    assert error.common_len == length
+
+
+@pytest.mark.parametrize("clock", get_args(Clock))
+def test_a_timeout_names_its_clock(clock: Clock) -> None:
+    """Of eight timeouts the message names the one that ran out, by the name it is set with."""
+    error = APITimeoutError(clock, 2.5)
+    assert error.clock == clock
+    assert f"within 2.5 s (the {clock} timeout)" in str(error)
+    assert "in time" in str(APITimeoutError(clock, None))
+
+
+def test_a_quota_tells_when_to_come_back() -> None:
+    """The best that is known is said: the moment, else the seconds, else only that there is a quota."""
+    error = RateLimitError(429, "rate_limited", "Slow down")
+    assert str(error).endswith("Ask again later.")
+    error.retry_after = 30.0
+    assert str(error).endswith("Ask again in 30 s.")
+    error.reset_at = NOON
+    assert str(error).endswith("Ask again after 2026-04-17T12:00:00+00:00.")
+
+
+def test_a_status_error_shows_what_the_answer_told() -> None:
+    """Class, status, code, message, request id, quota and body of an answer are on its error."""
+    error = NotFoundError(404, "not_found", "No such task", "{…}")
+    assert (error.request_id, error.rate_limit) == (None, None)
+    error.meta = Meta(status_code=404, request_id="req_1", rate_limit=RateLimit(limit=5))
+    assert (error.status_code, error.code, error.message, error.body) == (404, "not_found", "No such task", "{…}")
+    assert (error.request_id, error.rate_limit) == ("req_1", RateLimit(limit=5))
+    assert "(404 not_found): No such task (request req_1)" in str(error)
+
+
+def test_an_answer_that_cant_be_used_names_its_request() -> None:
+    """The service's support finds the call by the id in the message."""
+    error = APIResponseError("LeadLex's answer can't be used.")
+    error.meta = Meta(status_code=200, request_id="req_1")
+    assert "(request req_1)" in str(error)
+
+
+# What a server sends -----------------------------------------------------------------------------------------------
+
+EVIL = "a\x1b[2J\r\nb\x00\x7f\u202e\u2066\u200b\x85c"
+
+
+def hostile() -> list[LeadLexError]:
+    """Make one of each class that repeats what a server sent."""
+    meta = Meta(status_code=400, request_id=EVIL)
+    errors: list[LeadLexError] = [
+        *(kind(400, EVIL, EVIL, EVIL) for kind in PARENTS if issubclass(kind, APIStatusError)),
+        APIResponseError(EVIL),
+        APIConnectionError(EVIL),
+        PaginationError(EVIL),
+        StreamInterruptedError(EVIL, KEY),
+        WebhookVerificationError(EVIL),
+    ]
+    for error in errors:
+        error.meta = meta
+    return errors
+
+
+@pytest.mark.parametrize("error", hostile(), ids=named)
+def test_a_servers_control_characters_are_escaped(error: LeadLexError) -> None:
+    """No terminal obeys what a server wrote into a message; the attributes have it as it was sent."""
+    assert str(error).isprintable()
+    assert repr(error).isprintable()
+    assert r"\x1b[2J\r\nb" in str(error)
+    if isinstance(error, APIStatusError):
+        assert (error.message, error.code, error.body) == (EVIL, EVIL, EVIL)
+
+
+def test_a_huge_message_is_cut() -> None:
+    """A message of a server fills no log: at most 2 KiB of it are shown, and the cut is marked."""
+    error = BadRequestError(400, "c" * 10_000, "m" * 1_000_000)
+    assert len(str(error)) < 2048 + 100 + 300
+    assert "m…" in str(error)
+
+
+# Which class -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "kind"),
+    [
+        (400, None, BadRequestError),
+        (401, "not_found", AuthenticationError),
+        (402, None, InsufficientCreditsError),
+        (403, None, PermissionDeniedError),
+        (404, "conversation_not_found", NotFoundError),
+        (409, None, ConflictError),
+        (422, "validation_error", APIStatusError),
+        (429, None, RateLimitError),
+        (500, None, ServerError),
+        (503, "insufficient_credits", ServerError),
+        (599, None, ServerError),
+        (200, "validation_error", BadRequestError),
+        (200, "invalid_key", AuthenticationError),
+        (200, "insufficient_credits", InsufficientCreditsError),
+        (200, "insufficient_permissions", PermissionDeniedError),
+        (200, "conversation_not_found", NotFoundError),
+        (200, "not_found", NotFoundError),
+        (200, "conflict", ConflictError),
+        (200, "rate_limited", RateLimitError),
+        (299, "internal_error", ServerError),
+        (200, "overloaded", ServerError),
+        (200, "timeout", ServerError),
+        (200, "brand_new", APIStatusError),
+        (200, None, APIStatusError),
+    ],
+)
+def test_an_answer_becomes_the_class_of_its_status(status: int, code: str | None, kind: type[APIStatusError]) -> None:
+    """The status decides; the code does only where an error came with a 2xx, as in a stream."""
+    assert status_error_class(status, code) is kind
+
+
+NEEDS: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    "chat": ("lexi", lambda lexi: lexi.chat("Hi")),
+    "stream_chat": ("write:ai", lambda lexi: lexi.stream_chat("Hi").final_reply()),
+    "conversations": ("read:ai", lambda lexi: lexi.conversations().collect()),
+    "conversation": ("read:ai", lambda lexi: lexi.conversation("conv_1")),
+    "history": ("read:ai", lambda lexi: lexi.thread("conv_1").history()),
+    "tasks": ("lexi", lambda lexi: lexi.tasks()),
+    "approve_task": ("lexi", lambda lexi: lexi.approve_task("task_1")),
+    "dismiss_task": ("lexi", lambda lexi: lexi.dismiss_task("task_1")),
+    "wait_for_task": ("lexi", lambda lexi: lexi.wait_for_task("task_1")),
+}
+
+
+@pytest.mark.parametrize("call", NEEDS)
+def test_a_missing_permission_is_named(face: Face, call: str) -> None:
+    """A 403 tells which permission to give to the key, and that nothing was charged."""
+    permission, make = NEEDS[call]
+
+    async def scenario(lexi: Any) -> None:
+        await make(lexi)
+
+    with Sandbox(pace=0) as sandbox:
+        with pytest.raises(PermissionDeniedError) as caught:
+            face.run(scenario, base_url=sandbox.url, api_key=sandbox.add_key([]))
+        assert sandbox.charges == []
+    assert (caught.value.permission, caught.value.charged) == (permission, "no")
+    assert f"the permission {permission!r}" in str(caught.value)
+
+
+def test_a_permission_that_is_not_known_is_not_made_up() -> None:
+    """A 403 of an endpoint that leadlex has no method for says only that the key may not."""
+    assert "permission None" not in str(PermissionDeniedError(403))
+    assert "more permissions" in str(PermissionDeniedError(403))
+
+
+# The key -----------------------------------------------------------------------------------------------------------
+
+
+def echo(status: int) -> Any:
+    """Script a server that repeats the caller's key wherever it can."""
+
+    def script(connection: Connection) -> None:
+        key = connection.receive_request().headers["authorization"]
+        body = {"error": {"code": f"code {key}", "message": f"bad key: {key}"}, "key": key}
+        connection.send(json_answer(status, body, {"X-Request-ID": key, "Location": f"http://other.example/{key}"}))
+
+    return script
+
+
+def echo_stream(connection: Connection) -> None:
+    """Repeat the caller's key in an `error` event."""
+    key = connection.receive_request().headers["authorization"]
+    body = f'event: error\ndata: {{"code": "{key}", "message": "{key}"}}\n\n'.encode()
+    connection.send(sse_head({"X-Request-ID": key}, length=len(body)) + body)
+
+
+def echo_page(connection: Connection) -> None:
+    """Repeat the caller's key in a page that is none of the API's."""
+    key = connection.receive_request().headers["authorization"]
+    connection.send(answer(200, f"<h1>{key}</h1>".encode(), {"Content-Type": f"text/html; {key}"}))
+
+
+ECHOES = {
+    **{f"status {status}": echo(status) for status in (200, 302, 400, 401, 403, 404, 429, 500)},
+    "event": echo_stream,
+    "page": echo_page,
+}
+
+
+@pytest.mark.row("L17")
+@pytest.mark.parametrize("script", ECHOES)
+def test_no_error_shows_the_key(face: Face, script: str) -> None:
+    """A server that sends the key back gets it into no message, repr, attribute, header or pickle of an error."""
+
+    async def scenario(lexi: Any) -> None:
+        await lexi.stream_chat("Hi").final_reply()
+
+    with ScriptedServer(ECHOES[script]) as server, pytest.raises(LeadLexError) as caught:
+        face.run(scenario, base_url=server.url, retries=0)
+    shown = [str(caught.value), repr(caught.value), repr(vars(caught.value)), repr(caught.value.__cause__)]
+    headers = caught.value.meta.headers if caught.value.meta else {}
+    assert caught.value.meta is not None
+    assert API_KEY not in " ".join([*shown, *headers.values()])
+    assert API_KEY.encode() not in pickle.dumps(caught.value)
+
+
+def test_the_public_names_are_these_classes() -> None:
+    """What is caught by its public name is what the library raises."""
+    assert all(getattr(leadlex, kind.__name__) is kind for kind in PARENTS)

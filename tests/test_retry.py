@@ -1,0 +1,702 @@
+"""When a call is made again, after how long, and what is said of its charge."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import random
+import statistics
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import anyio
+import anyio.lowlevel
+import httpcore
+import pytest
+
+from leadlex import AsyncLeadLex, LeadLexError, RateLimitError, RetryPolicy, ServerError
+from leadlex._operations import Operation, chat, conversation, request, stream_chat
+from leadlex._retry import (
+    ANY,
+    IN_FLIGHT_PAUSE,
+    KEY_LIFE,
+    MAX_RESUMABLE,
+    REPEATS,
+    Fault,
+    Progress,
+    RetryQuota,
+    charged_after,
+    fault_of_code,
+    fault_of_status,
+    hint_of,
+    may_repeat,
+    may_resume,
+    pause_before,
+    rate_limit_of,
+    reset_of,
+    retry_after,
+    server_now,
+    too_late,
+    worse,
+)
+from leadlex._transport import Time
+from tests.matrix.oracles import CALLS, Call, observe, spoiled
+from tests.support.answers import error_answer, json_answer
+from tests.support.faces import API_KEY, AsyncFace
+from tests.support.lexi import Answer, Cut, Lost, Raw
+from tests.support.lexi import Fault as Spoils
+from tests.support.proxy import Proxy
+from tests.support.resources import must_not_hang
+from tests.support.server import Connection, Script, ScriptedServer, black_hole, dead_port
+from tests.support.tls import client_context, identity
+
+ASYNC: Final = AsyncFace("asyncio")
+POLICY: Final = RetryPolicy()
+KEY: Final = "7c9e6679-7425-40de-944b-e07fc1f90ae7"
+OPERATIONS: Final[dict[Call, Operation[Any]]] = {
+    "get": conversation("conv_1", include_tool_steps=False, limit=200),
+    "chat": chat("Hi", conversation_id=None, context=None),
+    "stream": stream_chat("Hi", conversation_id=None, context=None, allow_tools=True, idempotency_key=KEY),
+}
+
+# The table ---------------------------------------------------------------------------------------------------------
+
+#: How often a fault is answered by another attempt at most, for a GET, a chat and a stream; and whether a chat or a
+#: stream may then have been charged.
+TABLE: Final[dict[Fault, tuple[int, int, int, bool]]] = {
+    Fault.LOCAL: (0, 0, 0, False),
+    Fault.POOL: (0, 0, 0, False),
+    Fault.NAME: (1, 1, 1, False),
+    Fault.CONNECT: (ANY, ANY, ANY, False),
+    Fault.PROXY: (0, 0, 0, False),
+    Fault.GATEWAY: (ANY, ANY, ANY, False),
+    Fault.CERTIFICATE: (0, 0, 0, False),
+    Fault.WRITE: (ANY, 0, ANY, True),
+    Fault.LOST: (ANY, 0, ANY, True),
+    Fault.THROTTLED: (ANY, ANY, ANY, False),
+    Fault.LIMITED: (ANY, 0, ANY, True),
+    Fault.TRANSIENT: (ANY, 0, ANY, True),
+    Fault.IN_FLIGHT: (0, 0, ANY, True),
+    Fault.OTHER_BODY: (0, 0, 0, True),
+    Fault.REFUSED: (0, 0, 0, False),
+    Fault.BODY: (ANY, 0, 0, True),
+    Fault.PAYLOAD: (1, 0, 0, True),
+    Fault.CUT: (0, 0, ANY, True),
+    Fault.EVENT: (0, 0, ANY, True),
+    Fault.FINAL_EVENT: (0, 0, 0, True),
+}
+
+
+@pytest.mark.parametrize("fault", Fault)
+@pytest.mark.parametrize("call", CALLS)
+def test_table(fault: Fault, call: Call) -> None:
+    """Each fault is answered by just as many attempts as the table allows, within what the user allows."""
+    allowed = TABLE[fault][CALLS.index(call)]
+    for retries in range(10):
+        tries = [may_repeat(OPERATIONS[call], RetryPolicy(retries=retries), fault, n) for n in range(retries)]
+        in_flight = fault is Fault.IN_FLIGHT and call == "stream"
+        assert sum(tries) == (retries if in_flight else min(allowed, retries))
+
+
+@pytest.mark.parametrize("fault", Fault)
+def test_charge_by_fault(fault: Fault) -> None:
+    """A GET never costs; what may have been charged is never told as free."""
+    assert charged_after(OPERATIONS["get"], fault) == "no"
+    for call in ("chat", "stream"):
+        assert charged_after(OPERATIONS[call], fault) == ("unknown" if TABLE[fault][3] else "no")
+
+
+def test_table_has_every_fault() -> None:
+    """No fault is without a rule."""
+    assert set(REPEATS) == set(TABLE) == set(Fault)
+
+
+def test_in_flight_is_no_attempt() -> None:
+    """A 409 is asked again as long as the window lasts, unless the user wants no retries; never without a key."""
+    assert may_repeat(OPERATIONS["stream"], POLICY, Fault.IN_FLIGHT, 1000)
+    assert not may_repeat(OPERATIONS["stream"], RetryPolicy(retries=0), Fault.IN_FLIGHT, 0)
+    assert not may_repeat(request("POST", "/v1/x", json=None, params=None), POLICY, Fault.IN_FLIGHT, 0)
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE"])
+def test_raw_requests(method: str) -> None:
+    """A GET is repeated as any other; every other method is treated as a chat."""
+    operation = request(method, "/v1/x", json=None, params=None)
+    assert may_repeat(operation, POLICY, Fault.LOST, 0) == (method == "GET")
+    assert may_repeat(operation, POLICY, Fault.CONNECT, 0)
+    assert charged_after(operation, Fault.LOST) == ("no" if method == "GET" else "unknown")
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "fault"),
+    [
+        (429, "rate_limited", Fault.THROTTLED),
+        (429, None, Fault.LIMITED),
+        (429, "too_many", Fault.LIMITED),
+        *[(status, None, Fault.TRANSIENT) for status in (408, 425, 500, 502, 503, 504)],
+        *[(status, None, Fault.REFUSED) for status in (400, 401, 402, 403, 404, 405, 410, 413, 418)],
+        (409, "conflict", Fault.IN_FLIGHT),
+        (422, None, Fault.OTHER_BODY),
+        (501, None, Fault.OTHER_BODY),
+        (505, None, Fault.OTHER_BODY),
+        (599, None, Fault.OTHER_BODY),
+    ],
+)
+def test_statuses(status: int, code: str | None, fault: Fault) -> None:
+    """A status is the fault that the table names; a 5xx that is not named there is not repeated."""
+    assert fault_of_status(status, code) is fault
+
+
+@pytest.mark.parametrize("code", ["rate_limited", "internal_error", "overloaded", "timeout", "other", None])
+def test_error_events(code: str | None) -> None:
+    """Four codes of an `error` event pass by themselves, no others."""
+    passing = code in ("rate_limited", "internal_error", "overloaded", "timeout")
+    assert fault_of_code(code) is (Fault.EVENT if passing else Fault.FINAL_EVENT)
+
+
+@pytest.mark.parametrize("fault", Fault)
+def test_resuming(fault: Fault) -> None:
+    """A stream that had begun is continued twice after what took its connection, and never after what it said."""
+    lasting = {each for each in Fault if not TABLE[each][2]} | {Fault.EVENT}
+    resumable = fault not in lasting
+    assert may_resume(fault, 0, 10) == may_resume(fault, 1, MAX_RESUMABLE) == resumable
+    assert may_resume(fault, 2, 10) == (fault is Fault.IN_FLIGHT)
+    assert not may_resume(fault, 0, MAX_RESUMABLE + 1)
+
+
+def test_worse() -> None:
+    """What is known of a call is the worst of what is known of its attempts."""
+    assert worse("no", "unknown") == worse("unknown", "no") == "unknown"
+    assert worse("yes", "unknown") == "yes"
+    assert worse("no", "no") == "no"
+
+
+# On sockets --------------------------------------------------------------------------------------------------------
+
+event = Raw(
+    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
+    b'event: error\ndata: {"code": "overloaded", "message": "Later"}\n\n'
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "fault", "attempts"),
+    [
+        ("P4 cut", Lost("fin"), (3, 1, 3)),
+        ("P4 reset", Lost("rst"), (3, 1, 3)),
+        ("429 in the service's words", Answer(429, code="rate_limited"), (3, 3, 3)),
+        ("429 of another", Answer(429, b"<html>", refusal=False), (3, 1, 3)),
+        *[(str(status), Answer(status), (3, 1, 3)) for status in (408, 425, 500, 502, 503, 504)],
+        *[(str(status), Answer(status), (1, 1, 1)) for status in (400, 401, 402, 403, 404, 422, 301, 307)],
+        ("P6", Cut(20), (3, 1, 3)),
+        ("P7", Answer(200, b"[]"), (2, 1, 1)),
+        ("P8 error event", event, (2, 1, 3)),
+    ],
+)
+@pytest.mark.parametrize("call", CALLS)
+def test_table_on_a_socket(call: Call, name: str, fault: Spoils, attempts: tuple[int, int, int]) -> None:
+    """Each row of the table sends just so many requests, with one key and the same bytes, and then an error."""
+    times = attempts[CALLS.index(call)]
+    with ScriptedServer(spoiled(call, fault, times=times)) as server:
+        seen = observe(ASYNC, call, server)
+        assert isinstance(seen.error, LeadLexError), name
+        assert seen.attempts == times
+        sent = server.requests[:-1]
+        assert len({(each.idempotency_key, each.body) for each in sent}) == 1
+        assert (sent[0].idempotency_key is not None) == (call == "stream")
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_success_after_a_failure(call: Call) -> None:
+    """What may be repeated goes well the second time, and is charged once."""
+    with ScriptedServer(spoiled(call, Answer(429, code="rate_limited"))) as server:
+        observe(ASYNC, call, server).expect(None, attempts=2)
+        assert server.ledger.worst == (0 if call == "get" else 1)
+
+
+@pytest.mark.parametrize("retries", [0, 1, 5])
+def test_number_of_retries(retries: int) -> None:
+    """The user says how often."""
+    fault = Answer(503)
+    with ScriptedServer(spoiled("get", fault, times=retries + 1)) as server:
+        policy = RetryPolicy(retries=retries, base=0.01, floor=0.01)
+        observe(ASYNC, "get", server, retries=policy).expect(ServerError, attempts=retries + 1)
+
+
+# What a server asks for --------------------------------------------------------------------------------------------
+
+#: Monday, 26 February 2024, 00:00:00 UTC.
+NOW: Final = 1_708_905_600.0
+NINES: Final = "999999999"
+
+SECONDS: Final[list[tuple[str, float | None]]] = [
+    ("0", 0),
+    ("1", 1),
+    ("60", 60),
+    ("3600", 3600),
+    ("007", 7),
+    (" 5", 5),
+    ("5 ", 5),
+    ("\t5 \t", 5),
+    (NINES, 999_999_999),
+    (NINES + "9", None),
+    ("9" * 400, None),
+    ("", None),
+    (" ", None),
+    ("-1", None),
+    ("+5", None),
+    ("1.5", None),
+    ("5.", None),
+    ("1e3", None),
+    ("1e400", None),
+    ("nan", None),
+    ("inf", None),
+    ("Infinity", None),
+    ("1_000", None),
+    ("0x10", None),
+    ("\u0665", None),
+    ("\uff15", None),
+    ("\u00b2", None),
+    ("5, 6", None),
+    ("5;6", None),
+    ("5s", None),
+    ("\u00a05", None),
+    ("5\x0b", None),
+    ("soon", None),
+]
+
+DATES: Final[list[tuple[str, float | None]]] = [
+    ("Mon, 26 Feb 2024 00:00:30 GMT", 30),
+    ("Monday, 26-Feb-24 00:00:30 GMT", 30),
+    ("Mon Feb 26 00:00:30 2024", 30),
+    ("Mon, 26 Feb 2024 00:00:00 GMT", 0),
+    ("Sun, 25 Feb 2024 23:59:00 GMT", 0),
+    ("Sun, 25 Feb 2024 00:00:00 GMT", 0),
+    ("Tue, 20 Feb 2024 00:00:00 GMT", None),
+    ("Sun, 06 Nov 1994 08:49:37 GMT", None),
+    ("Thu, 26 Feb 2024 00:00:30 GMT", 30),
+    ("26 Feb 2024 00:00:30 GMT", 30),
+    ("Mon, 26 Feb 2024 00:00:30", 30),
+    ("Mon, 26 Feb 2024 00:00:30 -0000", 30),
+    ("Mon, 26 Feb 2024 09:00:30 +0900", 30),
+    ("Mon, 26 Feb 2024 00:00:30 +9999", None),
+    ("Mon, 26 Feb 100000 00:00:30 GMT", None),
+    ("Sat, 31 Feb 2024 00:00:30 GMT", None),
+    ("Mon, 26 Feb 2024 25:00:30 GMT", None),
+    ("Mon, 26 Foo 2024 00:00:30 GMT", None),
+    ("2024-02-26T00:00:30Z", None),
+    ("GMT", None),
+]
+
+
+@pytest.mark.parametrize(("value", "seconds"), [*SECONDS, *DATES])
+def test_retry_after(value: str, seconds: float | None) -> None:
+    """`Retry-After` counts where it is whole seconds or an HTTP date of these days, and is nothing otherwise."""
+    assert retry_after(value, NOW) == seconds
+    for status in (429, 503):
+        assert hint_of(status, {"retry-after": value}, NOW) == seconds
+
+
+DAY: Final = 86_400
+RESETS: Final[list[tuple[int, dict[str, str], float | None]]] = [
+    (429, {"reset": f"{NOW + 3:.0f}"}, 3),
+    (429, {"reset": f"{NOW + 3:.0f}", "remaining": "0"}, 3),
+    (429, {"reset": f"{NOW + 3:.0f}", "remaining": " 0 "}, 3),
+    (429, {"reset": f"{NOW + 5 * 3600:.0f}", "remaining": "0"}, 5 * 3600),
+    (429, {"reset": f"{NOW + 2 * DAY:.0f}"}, 2 * DAY),
+    (429, {"reset": f"{NOW + 2 * DAY + 1:.0f}"}, None),
+    (429, {"reset": f"{NOW - 5:.0f}"}, 0),
+    (429, {"reset": f"{NOW - 6:.0f}"}, None),
+    (429, {"reset": f"{NOW + 3:.0f}", "remaining": "7"}, None),
+    (429, {"reset": f"{NOW + 3:.0f}", "remaining": "none"}, None),
+    (503, {"reset": f"{NOW + 3:.0f}", "remaining": "0"}, None),
+    (429, {"reset": f"{(NOW + 3) * 1000:.0f}"}, None),
+    (429, {"reset": "-1"}, None),
+    (429, {"reset": "0"}, None),
+    (429, {"reset": "tomorrow"}, None),
+    (429, {"reset": f"{NOW + 3}"}, None),
+    (429, {"reset": "253402300799"}, None),
+    (429, {"reset": "9999999999"}, None),
+    (429, {}, None),
+]
+
+
+@pytest.mark.parametrize(("status", "fields", "seconds"), RESETS)
+def test_reset(status: int, fields: Mapping[str, str], seconds: float | None) -> None:
+    """`X-RateLimit-Reset` counts for a 429 that says nothing else, where the quota is empty and the time believable."""
+    headers = {f"x-ratelimit-{name}": value for name, value in fields.items()}
+    assert hint_of(status, headers, NOW) == seconds
+    if seconds is not None:
+        reset = reset_of(headers, NOW)
+        assert reset is not None
+        assert reset.tzinfo is dt.UTC
+
+
+def test_retry_after_goes_before_reset() -> None:
+    """Where both are sent, `Retry-After` counts; where it can't be read, the reset does."""
+    reset = {"x-ratelimit-reset": f"{NOW + 9:.0f}"}
+    assert hint_of(429, {**reset, "retry-after": "2"}, NOW) == 2
+    assert hint_of(429, {**reset, "retry-after": "later"}, NOW) == 9
+
+
+@pytest.mark.parametrize(
+    ("date", "expected"),
+    [
+        ("Mon, 26 Feb 2024 05:00:00 GMT", NOW + 5 * 3600),
+        ("Sun, 25 Feb 2024 00:00:00 GMT", NOW - DAY),
+        ("Wed, 28 Feb 2024 00:00:00 GMT", NOW + 2 * DAY),
+        ("Wed, 28 Feb 2024 00:00:01 GMT", NOW),
+        ("Sun, 06 Nov 1994 08:49:37 GMT", NOW),
+        ("nonsense", NOW),
+        ("", NOW),
+    ],
+)
+def test_server_clock(date: str, expected: float) -> None:
+    """The server's own clock counts where it is within two days of this machine's."""
+    assert server_now({"date": date}, NOW) == expected
+    headers = {"date": date, "x-ratelimit-reset": f"{expected + 4:.0f}", "x-ratelimit-remaining": "0"}
+    assert hint_of(429, headers, NOW) == 4
+    assert hint_of(429, {"date": date, "retry-after": http_date(expected + 4)}, NOW) == 4
+    assert server_now({}, NOW) == NOW
+
+
+def http_date(moment: float) -> str:
+    """Write an HTTP date."""
+    return dt.datetime.fromtimestamp(moment, dt.UTC).strftime("%a, %d %b %Y %H:%M:%S GMT")
+
+
+@pytest.mark.parametrize(
+    ("value", "count"), [("1000", 1000), (" 7 ", 7), ("-1", None), ("1.0", None), ("", None), ("9" * 10, None)]
+)
+def test_quota_headers(value: str, count: int | None) -> None:
+    """A count that is none is not known."""
+    seen = rate_limit_of({"x-ratelimit-limit": value, "x-ratelimit-remaining": value, "x-ratelimit-reset": value})
+    assert (seen.limit, seen.remaining) == (count, count)
+
+
+# How long ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fault", "tries", "half"),
+    [
+        (Fault.LOST, 0, 0.25),
+        (Fault.LOST, 1, 0.5),
+        (Fault.LOST, 3, 2.0),
+        (Fault.LOST, 4, 4.0),
+        (Fault.LOST, 9, 4.0),
+        (Fault.THROTTLED, 0, 0.5),
+        (Fault.THROTTLED, 2, 2.0),
+        (Fault.LIMITED, 5, 4.0),
+    ],
+)
+def test_full_jitter(fault: Fault, tries: int, half: float) -> None:
+    """A pause is any time up to the doubled base, with the same chance, at least the floor and at most the cap."""
+    chance = random.Random(7)  # noqa: S311  # a repeatable test
+    policy = RetryPolicy(floor=1e-9)
+    drawn = [pause_before(policy, fault, tries, None, chance.random()) or 0.0 for _ in range(10_000)]
+    assert statistics.fmean(drawn) == pytest.approx(half, rel=0.02)
+    assert 0 < min(drawn) < 0.01 * half
+    assert 1.99 * half < max(drawn) <= 2 * half
+    assert pause_before(POLICY, fault, tries, None, 0.0) == POLICY.floor
+
+
+@pytest.mark.parametrize("hint", [0.0, 0.5, 3.0, 10.0, 45.0, 60.0])
+def test_hint(hint: float) -> None:
+    """A server that names a time never waits shorter, and at most a tenth or a second longer."""
+    for chance in (0.0, 0.3, 1.0):
+        pause = pause_before(POLICY, Fault.THROTTLED, 0, hint, chance)
+        assert pause is not None
+        assert hint <= pause <= hint + min(0.1 * hint, 1.0)
+    assert pause_before(POLICY, Fault.THROTTLED, 0, 60.1, 0.0) is None
+
+
+def test_in_flight_pause() -> None:
+    """A request that still runs is asked for every second at most."""
+    assert pause_before(POLICY, Fault.IN_FLIGHT, 0, None, 0.0) == IN_FLIGHT_PAUSE
+
+
+@pytest.mark.parametrize(
+    ("now", "delay", "first_failure", "deadline", "began", "late"),
+    [
+        (100.0, 1.0, None, None, 100.0, False),
+        (100.0, 60.0, None, None, 100.0, False),
+        (100.0, 60.1, None, None, 100.0, True),
+        (150.0, 1.0, 100.0, None, 40.0, False),
+        (160.0, 0.1, 100.0, None, 40.0, True),
+        (100.0, 1.0, 100.0, 101.0, 40.0, False),
+        (100.0, 1.1, 100.0, 101.0, 40.0, True),
+        (KEY_LIFE, 0.5, None, None, 0.0, True),
+        (KEY_LIFE - 1, 0.5, None, None, 0.0, False),
+    ],
+)
+def test_too_late(  # one value a column
+    now: float, delay: float, first_failure: float | None, deadline: float | None, began: float, *, late: bool
+) -> None:
+    """Nothing is sent after the window that the first failure opens, after the deadline, or after the key's life."""
+    assert too_late(POLICY, now, delay, first_failure, deadline, began) == late
+
+
+# How much in all ---------------------------------------------------------------------------------------------------
+
+
+def test_quota_levels() -> None:
+    """A retry costs 14, after a throttle 5; a success gives back what was taken, and never more than there was."""
+    quota = RetryQuota()
+    assert [quota.take(Fault.LOST), quota.take(Fault.THROTTLED), quota.level] == [14, 5, 481]
+    quota.give(14)
+    quota.give(1)
+    assert quota.level == 496
+    quota.give(1000)
+    assert quota.level == RetryQuota.CAPACITY
+
+
+@pytest.mark.parametrize(("fault", "retries"), [(Fault.LOST, 35), (Fault.THROTTLED, 100), (Fault.LIMITED, 100)])
+def test_quota_runs_out(fault: Fault, retries: int) -> None:
+    """In an outage that lasts the quota allows so many retries, and then none."""
+    quota = RetryQuota()
+    assert sum(bool(quota.take(fault)) for _ in range(1000)) == retries
+
+
+def test_quota_with_threads() -> None:
+    """Ten threads never take more than there is, and nothing is lost between them."""
+    quota, taken, given = RetryQuota(), [0] * 10, [0] * 10
+    levels: list[int] = []
+    end = time.monotonic() + 1.0
+
+    def trade(number: int) -> None:
+        chance = random.Random(number)  # noqa: S311  # a repeatable test
+        while time.monotonic() < end:
+            cost = quota.take(chance.choice([Fault.LOST, Fault.THROTTLED]))
+            taken[number] += cost
+            levels.append(quota.level)
+            # Only what was taken is given back, so that the capacity never cuts anything off.
+            if cost and chance.random() < 0.9:
+                quota.give(cost)
+                given[number] += cost
+
+    threads = [threading.Thread(target=trade, args=(number,)) for number in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert min(levels) >= 0
+    assert max(levels) <= RetryQuota.CAPACITY
+    assert quota.level == RetryQuota.CAPACITY - sum(taken) + sum(given)
+
+
+class FakeTime(Time):
+    """Let time pass without waiting."""
+
+    def __init__(self) -> None:
+        self.slept: list[float] = []
+
+    def now(self) -> float:
+        """Return the seconds that were slept, on top of the real ones."""
+        return super().now() + sum(self.slept)
+
+    def chance(self) -> float:
+        """Return the middle."""
+        return 0.5
+
+    async def sleep(self, seconds: float) -> None:
+        """Sleep no time at all."""
+        self.slept.append(seconds)
+        await anyio.lowlevel.checkpoint()
+
+
+@pytest.mark.parametrize(
+    ("answer", "worst"),
+    [(error_answer(503, "internal_error"), 1.05), (error_answer(429, "rate_limited"), 1.15)],
+    ids=["transient", "throttled"],
+)
+def test_amplification(answer: bytes, worst: float) -> None:
+    """In an outage 1,000 calls make hardly more than 1,000 requests, and nobody sleeps for real."""
+
+    def refuse(connection: Connection) -> None:
+        while True:
+            connection.receive_request()
+            connection.send(answer)
+
+    async def main() -> None:
+        async with AsyncLeadLex(API_KEY, base_url=server.url) as lexi:
+            lexi._transport.time = pretended
+            for _ in range(1000):
+                with pytest.raises(LeadLexError):
+                    await lexi.tasks()
+
+    pretended = FakeTime()
+    with ScriptedServer(refuse) as server, must_not_hang(60):
+        anyio.run(main)
+        assert 1000 + len(pretended.slept) == len(server.requests) <= 1000 * worst
+    assert pretended.slept
+
+
+@pytest.mark.parametrize(
+    ("headers", "slept"),
+    [
+        ({"Retry-After": "7"}, [7 + 0.5 * 0.7] * 2),
+        ({"Retry-After": "45"}, [45.5]),
+        ({}, [0.5, 1.0]),
+        ({"Retry-After": "61"}, []),
+        ({"Retry-After": "3600"}, []),
+    ],
+)
+def test_sleeps(headers: dict[str, str], slept: list[float]) -> None:
+    """The pauses are those that the server asked for, else the backoff; one that is too long is none."""
+
+    async def main() -> None:
+        async with AsyncLeadLex(API_KEY, base_url=server.url) as lexi:
+            lexi._transport.time = pretended
+            with pytest.raises(RateLimitError) as caught:
+                await lexi.tasks()
+        wanted = headers.get("Retry-After")
+        assert caught.value.retry_after == (None if wanted is None else float(wanted))
+
+    pretended = FakeTime()
+    with ScriptedServer(spoiled("get", Answer(429, code="rate_limited", headers=headers), times=3)) as server:
+        anyio.run(main)
+    assert pretended.slept == slept
+
+
+# How far an attempt had come ---------------------------------------------------------------------------------------
+
+
+def never_read(connection: Connection) -> None:
+    """Read nothing at all."""
+    connection.stall()
+
+
+def half_a_head(connection: Connection) -> None:
+    """Answer half of a head."""
+    connection.receive_request()
+    connection.send(b"HTTP/1.1 20")
+    connection.fin()
+
+
+def leave(connection: Connection) -> None:
+    """Read a request and leave."""
+    connection.receive_request()
+    connection.fin()
+
+
+def answer_well(connection: Connection) -> None:
+    """Answer."""
+    connection.receive_request()
+    connection.send(json_answer(200, {}))
+
+
+def show_a_wrong_certificate(connection: Connection) -> None:
+    """Be someone else."""
+    connection.start_tls(identity("unknown_ca"))
+
+
+@contextlib.contextmanager
+def proxied(*refusals: int) -> Any:
+    """Stand between a client and a server that leaves."""
+    with ScriptedServer(leave, tls=identity()) as server, Proxy(refusals=refusals) as proxy:
+        yield server.url, httpcore.Proxy(proxy.url)
+
+
+@contextlib.contextmanager
+def proxied_into_a_cut_handshake() -> Any:
+    """Stand between a client and a server that cuts the handshake."""
+    with ScriptedServer(Connection.fin) as server, Proxy() as proxy:
+        yield f"https://127.0.0.1:{server.port}", httpcore.Proxy(proxy.url)
+
+
+@contextlib.contextmanager
+def serve(script: Script, scheme: str = "http") -> Any:
+    """Serve a script."""
+    with ScriptedServer(script) as server:
+        yield f"{scheme}://127.0.0.1:{server.port}", None
+
+
+@contextlib.contextmanager
+def at(place: contextlib.AbstractContextManager[str]) -> Any:
+    """Give a place without a proxy."""
+    with place as url:
+        yield url, None
+
+
+#: Real faults, and the phase that httpcore's trace of them proves.
+TRACES: Final[dict[str, tuple[Callable[[], Any], Fault]]] = {
+    "refused": (lambda: at(dead_port()), Fault.CONNECT),
+    "black hole": (lambda: at(black_hole()), Fault.CONNECT),
+    "certificate": (lambda: serve(show_a_wrong_certificate, "https"), Fault.CONNECT),
+    "handshake cut": (lambda: serve(Connection.fin, "https"), Fault.CONNECT),
+    "handshake stalled": (lambda: serve(Connection.stall, "https"), Fault.CONNECT),
+    "proxy refuses": (lambda: proxied(407), Fault.PROXY),
+    "proxy can't connect": (lambda: proxied(502), Fault.GATEWAY),
+    "handshake cut behind a proxy": (proxied_into_a_cut_handshake, Fault.CONNECT),
+    "cut behind a proxy": (proxied, Fault.LOST),
+    "never read": (lambda: serve(never_read), Fault.WRITE),
+    "cut": (lambda: serve(leave), Fault.LOST),
+    "cut in the head": (lambda: serve(half_a_head), Fault.LOST),
+}
+
+
+async def record(url: str, proxy: httpcore.Proxy | None) -> list[tuple[str, Mapping[str, Any]]]:
+    """Make one big POST with httpcore and give the events of its trace."""
+    events: list[tuple[str, Mapping[str, Any]]] = []
+
+    async def trace(name: str, info: Mapping[str, Any]) -> None:
+        events.append((name, dict(info)))
+
+    times = {"connect": 0.3, "write": 0.3, "read": 5.0, "pool": 5.0}
+    async with httpcore.AsyncConnectionPool(ssl_context=client_context(), proxy=proxy) as pool:
+        with contextlib.suppress(
+            httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException, httpcore.ProxyError
+        ):
+            await pool.request("POST", url, content=b"x" * 8_000_000, extensions={"timeout": times, "trace": trace})
+    return events
+
+
+def replayed(events: list[tuple[str, Mapping[str, Any]]]) -> Progress:
+    """Give what a trace tells of an attempt."""
+    progress = Progress(handed_over=True)
+    for name, info in events:
+        progress.note(name, info)
+    return progress
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@pytest.mark.parametrize("name", TRACES)
+def test_progress(name: str, backend: str) -> None:
+    """Httpcore's trace of a real fault tells how far the request had come; only a proof makes it harmless."""
+    make, fault = TRACES[name]
+    with must_not_hang(20), make() as (url, proxy):
+        progress = replayed(anyio.run(record, url, proxy, backend=backend))
+    assert progress.traced
+    assert progress.fault is fault
+    assert progress.may_have_acted == (fault in (Fault.WRITE, Fault.LOST))
+
+
+def test_progress_of_an_answer() -> None:
+    """A status is noted as the service's, not the proxy's."""
+    with serve(answer_well) as (url, proxy):
+        progress = replayed(anyio.run(record, url, proxy))
+    assert (progress.status, progress.proxy_status) == (200, None)
+    assert progress.address == url.removeprefix("http://")
+    with proxied() as (url, proxy):
+        progress = replayed(anyio.run(record, url, proxy))
+    assert (progress.status, progress.proxy_status) == (None, 200)
+    assert progress.address != url.removeprefix("https://")
+
+
+def test_progress_without_a_trace() -> None:
+    """Without a trace everything after the call into the transport may have been read by the service."""
+    assert Progress(handed_over=True).fault is Fault.LOST
+    assert Progress(handed_over=True).may_have_acted
+    assert Progress().fault is Fault.LOCAL
+    assert not Progress().may_have_acted
+
+
+def test_progress_in_the_pool() -> None:
+    """A call that got no connection was never sent."""
+    progress = Progress(handed_over=True)
+    progress.note("acquire.failed", {})
+    assert progress.fault is Fault.POOL
+    assert not progress.may_have_acted
