@@ -94,10 +94,13 @@ class Clocks:
         # A flood of comments is never waited for: what it costs to read counts as well.
         self.waited += 0.0 if self._last is None else began - self._last
         seconds, clock = self._step_end()
+        if seconds <= 0:
+            # What is there at once is never waited for, and so never cancelled.
+            raise Expired(clock)
         try:
             if seconds >= self.idle and not self.counts_idle:
                 return await source.__anext__()
-            with anyio.move_on_after(max(0.0, seconds)):
+            with anyio.move_on_after(seconds):
                 return await source.__anext__()
             raise Expired(clock)
         finally:

@@ -22,12 +22,13 @@ from yarl import URL
 from ._errors import ConfigurationError
 from ._pool import KEEPALIVE, Held, Places, environment_proxy, socket_options
 
-# aiohttp warns of larger bodies that are given as bytes, and writes those that are given as files piece by piece.
-_AT_ONCE: Final = 1 << 20
+_PIECE: Final = 64 << 10
+"""Bytes of a request's body that are written at once."""
 
 # The first that fits; None is aiohttp's own words.
 _KINDS: Final[tuple[tuple[type[Exception], type[httpx.TransportError], str | None], ...]] = (
     (aiohttp.ConnectionTimeoutError, httpx.ConnectTimeout, None),
+    (TimeoutError, httpx.WriteTimeout, None),
     (aiohttp.ClientConnectorError, httpx.ConnectError, None),
     (aiohttp.ClientHttpProxyError, httpx.ProxyError, None),
     (aiohttp.ServerDisconnectedError, httpx.RemoteProtocolError, "Server disconnected without sending a response"),
@@ -72,7 +73,7 @@ class SessionTransport(httpx.AsyncBaseTransport):
         Raises:
             ConfigurationError: No asyncio loop runs.
         """
-        session = self._open_session()
+        session, times = self._open_session(), request.extensions["timeout"]
         await self._places.take(request)
         try:
             answer = await session.request(
@@ -80,8 +81,8 @@ class SessionTransport(httpx.AsyncBaseTransport):
                 # As it is: a URL that is parsed is also normalised.
                 URL(str(request.url), encoded=True),
                 headers=request.headers.multi_items(),
-                data=_data(request.content),
-                timeout=aiohttp.ClientTimeout(connect=request.extensions["timeout"]["connect"]),
+                data=_data(request.content, times["write"]),
+                timeout=aiohttp.ClientTimeout(connect=times["connect"]),
                 allow_redirects=False,
                 **self._proxy(request.url.scheme, request.url.host),
             )
@@ -139,10 +140,35 @@ class _Body(httpx.AsyncByteStream):
     async def aclose(self) -> None:
         """Give the connection back if the body was read to its end, else close it."""
         self._answer.close()
+        # asyncio closes a socket in the next turn of its loop.
+        await asyncio.sleep(0)
 
 
-def _data(content: bytes) -> bytes | io.BytesIO | None:
-    return (content if len(content) <= _AT_ONCE else io.BytesIO(content)) or None
+class _Paced(aiohttp.BytesIOPayload):
+    """Write a large body piece by piece, each in time: aiohttp has no clock for it."""
+
+    def __init__(self, content: bytes, seconds: float) -> None:
+        super().__init__(io.BytesIO(content))
+        self._seconds = seconds
+
+    async def write_with_length(self, writer: Any, content_length: int | None) -> None:  # noqa: ANN401, ARG002  # aiohttp's
+        """Write all of it.
+
+        Raises:
+            TimeoutError: A piece was not taken.
+        """
+        try:
+            while piece := self._value.read(_PIECE):
+                async with asyncio.timeout(self._seconds):
+                    await writer.write(piece)
+        except BaseException:
+            # Closed politely, a socket would wait for its last bytes to be taken.
+            writer.transport.abort()
+            raise
+
+
+def _data(content: bytes, seconds: float) -> bytes | _Paced | None:
+    return (content if len(content) <= _PIECE else _Paced(content, seconds)) or None
 
 
 def _socket(address: tuple[Any, ...]) -> socket.socket:

@@ -366,6 +366,37 @@ def test_a_slow_reader_is_not_the_servers_fault(face: Face) -> None:
         assert face.run(scenario, base_url=server.url, **options) == len(CAPTURE_EVENTS)
 
 
+@pytest.mark.parametrize("call", ["chat", "stream"])
+def test_a_server_that_does_not_read(face: Face, call: Call) -> None:
+    """A large request that nobody takes is given up after `write`."""
+    with no_leaks(), ScriptedServer(Connection.stall, buffers=4096) as server, must_not_hang(10):
+        with pytest.raises(APITimeoutError) as caught:
+            face.run(_ask_much[call], base_url=server.url, **over(timeout=times(write=0.3), retries=0))
+        assert (caught.value.clock, caught.value.charged) == ("write", "unknown")
+
+
+_MUCH = {"page": "x" * 8_000_000}
+_ask_much: dict[Call, Callable[[Any], Any]] = {
+    "chat": lambda lexi: lexi.chat("Hi", context=_MUCH),
+    "stream": lambda lexi: lexi.stream_chat("Hi", context=_MUCH).final_reply(),
+}
+
+
+@pytest.mark.parametrize("size", [40, 1 << 16])
+def test_a_flood_of_comments(face: Face, size: int) -> None:
+    """Comments that never stop coming are no event, even where there is always one to be read at once."""
+
+    def flood(connection: Connection, plain: Plain) -> None:
+        connection.send(plain.head)
+        while True:
+            connection.send(chunk(b": " + b"x" * size + b"\n"))
+
+    with ScriptedServer(spoiled("stream", flood, times=9)) as server:
+        options = over(timeout=times(first_event=0.3), retries=0)
+        seen = observe(face, "stream", server, deadline=2.0, **options)
+    assert isinstance(seen.error, StreamInterruptedError | APITimeoutError)
+
+
 @pytest.mark.parametrize("call", CALLS)
 def test_a_full_pool_is_proved(face: Face, call: Call) -> None:
     """Who waits for a connection in vain has sent nothing, and is told how many are in use."""
