@@ -1,4 +1,4 @@
-"""anthropic, without retries, pointed at the server."""
+"""anthropic with its defaults, pointed at the server."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Async(AsyncClient):
     """The async client."""
 
     def __init__(self, url: str) -> None:
-        self._client = AsyncAnthropic(api_key="invented", base_url=url, max_retries=0)
+        self._client = AsyncAnthropic(api_key="invented", base_url=url)
 
     async def call(self) -> None:
         """Ask for one whole reply."""
@@ -59,7 +59,7 @@ class Sync(SyncClient):
     """The sync client."""
 
     def __init__(self, url: str) -> None:
-        self._client = Anthropic(api_key="invented", base_url=url, max_retries=0)
+        self._client = Anthropic(api_key="invented", base_url=url)
 
     def call(self) -> None:
         """Ask for one whole reply."""

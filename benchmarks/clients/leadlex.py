@@ -12,7 +12,7 @@ class Async(AsyncClient):
     """The async client."""
 
     def __init__(self, url: str) -> None:
-        self.lexi = leadlex.AsyncLeadLex(KEY, base_url=url, retries=0)
+        self.lexi = leadlex.AsyncLeadLex(KEY, base_url=url)
 
     async def call(self) -> None:
         """Ask for one whole reply."""
@@ -39,7 +39,7 @@ class Sync(SyncClient):
     """The sync client."""
 
     def __init__(self, url: str) -> None:
-        self.lexi = leadlex.LeadLex(KEY, base_url=url, retries=0)
+        self.lexi = leadlex.LeadLex(KEY, base_url=url)
 
     def call(self) -> None:
         """Ask for one whole reply."""

@@ -10,4 +10,4 @@ class Async(plain.Async):
     """The async client over the extra's transport."""
 
     def __init__(self, url: str) -> None:
-        self.lexi = leadlex.AsyncLeadLex(plain.KEY, base_url=url, retries=0, http_client=leadlex.aiohttp_client)
+        self.lexi = leadlex.AsyncLeadLex(plain.KEY, base_url=url, http_client=leadlex.aiohttp_client)

@@ -1,4 +1,4 @@
-"""openai, without retries, pointed at the server."""
+"""openai with its defaults, pointed at the server."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Async(AsyncClient):
     """The async client."""
 
     def __init__(self, url: str) -> None:
-        self._client = AsyncOpenAI(api_key="sk-invented", base_url=f"{url}/v1", max_retries=0)
+        self._client = AsyncOpenAI(api_key="sk-invented", base_url=f"{url}/v1")
 
     async def call(self) -> None:
         """Ask for one whole reply."""
@@ -43,7 +43,7 @@ class Sync(SyncClient):
     """The sync client."""
 
     def __init__(self, url: str) -> None:
-        self._client = OpenAI(api_key="sk-invented", base_url=f"{url}/v1", max_retries=0)
+        self._client = OpenAI(api_key="sk-invented", base_url=f"{url}/v1")
 
     def call(self) -> None:
         """Ask for one whole reply."""
