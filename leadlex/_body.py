@@ -12,7 +12,7 @@ import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from typing import Final
 
-import anyio
+import anyio.lowlevel
 import httpx
 
 from ._config import Timeout
@@ -207,7 +207,10 @@ class GuardedText:
                 # What breaks after the last byte of a `done` takes nothing away from the answer.
                 yield self._lines.ending()
                 raise
-            for piece in pieces(data):
+            for number, piece in enumerate(pieces(data)):
+                if number:
+                    # A few compressed bytes can keep a processor busy for minutes: others get a turn, and a cancel.
+                    await anyio.lowlevel.checkpoint()
                 block = cut(piece)
                 if block:
                     yield block.decode("utf-8", "replace")

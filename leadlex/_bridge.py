@@ -197,16 +197,15 @@ class _Call(Generic[T]):
         else:
             self._scope.cancel()
 
-    def cancel(self) -> None:
-        """Cancel the coroutine, without waiting."""
-        if self.thread is not None:
-            self.thread.soon(self._cancel)
+    def cancel(self) -> bool:
+        """Cancel the coroutine, without waiting; tell whether there is a loop to do so."""
+        return self.thread is not None and self.thread.soon(self._cancel)
 
     def abandon(self) -> None:
         """Cancel the coroutine and wait for its end."""
-        self.cancel()
-        if self.thread is not None:
-            self.thread.wait(self.ended, _GRACE)
+        thread = self.thread
+        if thread is not None and self.cancel():
+            thread.wait(self.ended, _GRACE)
         self._close_unbegun()
 
     def _close_unbegun(self) -> None:
@@ -219,7 +218,9 @@ class _Call(Generic[T]):
             raise self._error
         if not self._value:
             self._close_unbegun()
-            raise ClientClosedError("The client was closed during the call.")
+            error = ClientClosedError("The client was closed during the call.")
+            error.charged = "unknown"
+            raise error
         return self._value[0]
 
 
@@ -302,7 +303,7 @@ def _forget_all() -> None:
         bridge.forget()
 
 
-if hasattr(os, "register_at_fork"):
+with suppress(AttributeError):  # Windows does not fork
     os.register_at_fork(after_in_child=_forget_all)
 
 
@@ -372,9 +373,9 @@ class _Buffer:
         self.filled.set()
 
     async def _wait_for_room(self) -> None:
+        # Whoever empties the buffer asks for room afterwards, in this loop: not before this waits.
         self._room = anyio.Event()
-        if self.events and self._keeps:
-            await self._room.wait()
+        await self._room.wait()
         self._room = None
 
     def make_room(self) -> None:
@@ -417,10 +418,11 @@ class Pump(Iterator[StreamEvent]):
 
     def _next(self) -> StreamEvent:
         while True:
-            try:
+            try:  # suppress costs a microsecond an event
                 return self._buffer.events.popleft()
             except IndexError:
-                self._refill()
+                pass
+            self._refill()  # out here, so that what it raises has no IndexError for its context
 
     def _refill(self) -> None:
         """Wait until there is something, or raise what ended the stream."""

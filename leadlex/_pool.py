@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import os
+import re
 import socket
 import ssl
 import sys
@@ -231,7 +232,7 @@ def client_maker(settings: Settings) -> Callable[[], httpx.AsyncClient]:
     secure = parts.scheme == "https"
     context = tls_context() if secure else None
     # A plain-http base URL is this machine: a proxy would only learn the key.
-    proxy = environment_proxy(parts.hostname or "") if secure else None
+    proxy = environment_proxy(settings.address, context) if secure else None
 
     def make() -> httpx.AsyncClient:
         transport = PooledTransport(context, proxy, settings.max_connections)
@@ -253,8 +254,12 @@ def tls_context() -> ssl.SSLContext:
         raise ConfigurationError(f"SSL_CERT_FILE or SSL_CERT_DIR can't be used: {reason}.") from None
 
 
-def environment_proxy(host: str) -> httpcore.Proxy | None:
-    """Find the proxy for https to a host, if any.
+def environment_proxy(place: str, context: ssl.SSLContext | None) -> httpcore.Proxy | None:
+    """Find the proxy for https to a place, if any.
+
+    Args:
+        place: Its host and port.
+        context: What a proxy is trusted by.
 
     Raises:
         ConfigurationError: A proxy variable can't be used.
@@ -262,28 +267,41 @@ def environment_proxy(host: str) -> httpcore.Proxy | None:
     proxies = getproxies()
     _check_no_proxy(proxies.get("no", ""))
     address = proxies.get("https") or proxies.get("all")
-    if not address or proxy_bypass(host):
+    if not address or proxy_bypass(place):
         return None
-    return _proxy(address if "://" in address else f"http://{address}")
+    return _proxy(address if "://" in address else f"http://{address}", context)
+
+
+# An address in brackets, with or without a port; "[::bad" without its bracket would be one too.
+_BRACKETED: Final = re.compile(r"\s*\[([^]]*)\](?::\d+)?\s*")
 
 
 def _check_no_proxy(hosts: str) -> None:
     for host in filter(lambda item: "[" in item or "]" in item, hosts.split(",")):
+        match = _BRACKETED.fullmatch(host)
         try:
-            ipaddress.IPv6Address(host.strip().removeprefix("[").removesuffix("]"))
+            ipaddress.IPv6Address(match[1] if match else "")
         except ValueError:
             raise ConfigurationError("NO_PROXY can't be used: it has an address that is none.") from None
 
 
-def _proxy(address: str) -> httpcore.Proxy:
-    try:
-        proxy = httpx.Proxy(address)
-    except (ValueError, httpx.InvalidURL):
-        raise ConfigurationError("HTTPS_PROXY or ALL_PROXY can't be used: it is not a proxy's URL.") from None
+def _proxy(address: str, context: ssl.SSLContext | None) -> httpcore.Proxy:
+    proxy = _parsed(address)
+    if proxy is None or not proxy.url.host or (proxy.url.port or 0) >= 1 << 16:
+        raise ConfigurationError("HTTPS_PROXY or ALL_PROXY can't be used: it is not a proxy's URL.")
     if proxy.url.scheme.startswith("socks") and find_spec("socksio") is None:
         raise ConfigurationError("A SOCKS proxy needs one more package: pip install 'httpx[socks]'.")
     url = httpcore.URL(scheme=proxy.url.raw_scheme, host=proxy.url.raw_host, port=proxy.url.port, target=b"/")
-    return httpcore.Proxy(url, auth=proxy.raw_auth, headers=proxy.headers.raw)
+    # A proxy that is reached by TLS is trusted as the service is; httpcore's own default knows no SSL_CERT_FILE.
+    secure = context if proxy.url.scheme == "https" else None
+    return httpcore.Proxy(url, auth=proxy.raw_auth, headers=proxy.headers.raw, ssl_context=secure)
+
+
+def _parsed(address: str) -> httpx.Proxy | None:
+    try:
+        return httpx.Proxy(address)
+    except (ValueError, httpx.InvalidURL):
+        return None
 
 
 def no_cookies() -> CookieJar:

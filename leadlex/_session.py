@@ -17,6 +17,7 @@ from typing import Any, Final, Self
 
 import aiohttp
 import httpx
+from anyio.lowlevel import cancel_shielded_checkpoint
 from yarl import URL
 
 from ._errors import ConfigurationError
@@ -84,7 +85,7 @@ class SessionTransport(httpx.AsyncBaseTransport):
                 data=_data(request.content, times["write"]),
                 timeout=aiohttp.ClientTimeout(connect=times["connect"]),
                 allow_redirects=False,
-                **self._proxy(request.url.scheme, request.url.host),
+                **self._proxy(request.url.scheme, f"{request.url.host}:{request.url.port or 443}"),
             )
         except BaseException:
             self._places.give_back()
@@ -141,7 +142,7 @@ class _Body(httpx.AsyncByteStream):
         """Give the connection back if the body was read to its end, else close it."""
         self._answer.close()
         # asyncio closes a socket in the next turn of its loop.
-        await asyncio.sleep(0)
+        await cancel_shielded_checkpoint()
 
 
 class _Paced(aiohttp.BytesIOPayload):
@@ -182,9 +183,10 @@ def _socket(address: tuple[Any, ...]) -> socket.socket:
 # Proxies -----------------------------------------------------------------------------------------------------------
 
 
-def _proxy(scheme: str, host: str) -> dict[str, Any]:
-    # Plain http is this machine: a proxy would only learn the key.
-    found = environment_proxy(host) if scheme == "https" else None
+def _proxy(scheme: str, place: str) -> dict[str, Any]:
+    # Plain http is this machine: a proxy would only learn the key. A proxy that is reached by TLS is trusted as the
+    # session is.
+    found = environment_proxy(place, None) if scheme == "https" else None
     if found is None:
         return {}
     if found.url.scheme.startswith(b"socks"):

@@ -235,7 +235,7 @@ class Reading:
         """End another task's wait for the next event: for a head, between two attempts, or for bytes."""
         if self.call.waits is not None:
             self.call.waits.cancel()
-        elif self.opened is not None:
+        if self.opened is not None:
             await self.opened.text.hang_up()
 
     def reply(self) -> ChatReply:
@@ -245,7 +245,8 @@ class Reading:
     def check_whole(self) -> None:
         """Refuse to let an end that was not proved look like one."""
         if not self.transcript.done:
-            raise self.error or self.unfinished()
+            error = self.error or self.unfinished()
+            raise error from error.__cause__  # nobody wants to hear of the StopAsyncIteration before
 
     def unfinished(self) -> LeadLexError:
         """Say that the stream was closed before its end."""

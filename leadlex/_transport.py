@@ -333,7 +333,7 @@ class Transport:
     async def _rejection(self, call: Call[Any], response: httpx.Response, clocks: Clocks, meta: Meta) -> Broken:
         try:
             body = await read_all(response, clocks, MAX_ERROR, cut=True)
-        except (httpx.HTTPError, Unusable, WireError):
+        except Exception:  # noqa: BLE001  # httpcore's own, since the pools are used without httpx's translation
             body = b""  # The status alone tells the class: a body that breaks takes nothing away.
         problem = problem_of_body(body)
         if 400 <= meta.status_code < 600:  # noqa: PLR2004  # RFC 9110, 15.5 and 15.6

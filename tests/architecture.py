@@ -60,7 +60,7 @@ PARTIES: Mapping[str, frozenset[str] | None] = {
             "pytest_plugin",
         }
     ),
-    "anyio": frozenset({"_pool", "_body", "_transport", "_stream", "_pager", "_bridge", "pytest_plugin"}),
+    "anyio": frozenset({"_pool", "_session", "_body", "_transport", "_stream", "_pager", "_bridge", "pytest_plugin"}),
     "aiohttp": frozenset({"_session"}),
     "yarl": frozenset({"_session"}),  # aiohttp's URLs
     "starlette": frozenset({"sandbox"}),

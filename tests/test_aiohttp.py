@@ -585,6 +585,16 @@ def test_a_proxy_never_learns_a_key(
         face.run(_ASK["chat"], **over(base_url=server.url, retries=0))
 
 
+def test_no_proxy(face: Face, monkeypatch: pytest.MonkeyPatch, proxied: Callable[[str], None]) -> None:
+    """What `NO_PROXY` names, by host and port, is reached past the proxy."""
+    with ScriptedServer(per_connection(_refuse)) as proxy, ScriptedServer(LexiScript(), tls=identity()) as server:
+        proxied(proxy.url)
+        monkeypatch.setenv("NO_PROXY", server.url.removeprefix("https://"))
+        with pytest.raises(APIConnectionError, match="certificate"):
+            face.run(_ASK["chat"], **over(base_url=server.url, retries=0))
+        assert not proxy.connections
+
+
 def test_a_socks_proxy_is_refused(face: Face, monkeypatch: pytest.MonkeyPatch, proxied: Callable[[str], None]) -> None:
     """SOCKS is unknown to aiohttp, which is said before anything is sent."""
     proxied("socks5://localhost:1")

@@ -22,7 +22,7 @@ from tests.matrix.test_h_pages import Listing, rows, stable
 from tests.support.answers import error_answer, json_answer
 from tests.support.captures import CAPTURE, CAPTURE_TEXT
 from tests.support.faces import AsyncFace, Face
-from tests.support.lexi import MESSAGES, TASK, Answer, Cut, LexiScript, Plain
+from tests.support.lexi import MESSAGES, TASK, Answer, Cut, Ending, LexiScript, Plain, Raw
 from tests.support.resources import must_not_hang, no_leaks
 from tests.support.server import Connection, ScriptedServer, black_hole, dead_port
 from tests.support.times import TimedFace, Turned
@@ -400,6 +400,25 @@ class TestWaiting:
 
         with ScriptedServer(Tasks("pending", error=error_answer(500, "internal_error"))) as server, no_leaks():
             face.run(scenario, base_url=server.url, retries=0)
+
+
+class TestRefusals:
+    """Error answers, beyond what table D asks."""
+
+    @pytest.mark.parametrize("how", ["fin", "rst", "stall"])
+    def test_broken_body(self, face: Face, how: Ending) -> None:
+        """An error answer whose body breaks off is still that error: its status alone tells."""
+
+        async def scenario(lexi: Any) -> None:
+            for ask in (lexi.chat, lambda message: lexi.stream_chat(message).final_reply()):
+                with pytest.raises(ServerError) as info:
+                    await ask("Hi")
+                assert (info.value.status_code, info.value.code, info.value.body) == (503, None, "")
+
+        whole = error_answer(503, "internal_error")
+        fault = Raw(whole[:-10], how)
+        with ScriptedServer(LexiScript(chat_fault=fault, stream_fault=fault)) as server, no_leaks():
+            face.run(scenario, base_url=server.url, retries=0, timeout=Timeout(idle=0.2))
 
 
 class TestClocks:

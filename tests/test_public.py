@@ -229,7 +229,7 @@ def test_every_example_runs(name: str, sandbox: Sandbox) -> None:
     """Who pastes an example sees it work, in both faces, with only `leadlex` and a client `lexi` at hand."""
     known = sandbox.add_conversation("Series B research for Acme Corp", "Who leads the round?", "Nobody yet.")
     code = compile(
-        EXAMPLES[name].replace(THEIR_ID, known), name, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True
+        EXAMPLES[name].replace(THEIR_ID, known), f"<{name}>", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True
     )
     if name.startswith("Async"):
         anyio.run(run_async, code)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from leadlex import (
+    APIResponseError,
     ChatReply,
     Done,
     StreamBusyError,
@@ -20,7 +21,7 @@ from leadlex import (
 )
 from tests.support.captures import CAPTURE, CAPTURE_TEXT, encode_stream, text_events
 from tests.support.faces import Face
-from tests.support.lexi import ByMessage, Cut, Ending, Framing, LexiScript
+from tests.support.lexi import ByMessage, Cut, Ending, Framing, LexiScript, Lost
 from tests.support.resources import must_not_hang, no_leaks
 from tests.support.server import Connection, ScriptedServer
 
@@ -228,6 +229,25 @@ LONG = encode_stream(
 )
 
 
+class TestBounds:
+    """What a server is not believed."""
+
+    def test_text(self, face: Face, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A reply longer than any is refused, with what came of it."""
+        monkeypatch.setattr("leadlex._stream.MAX_TEXT", 1 << 12)
+
+        async def scenario(lexi: Any) -> None:
+            stream = lexi.stream_chat("Hi")
+            with pytest.raises(APIResponseError, match="its text is longer") as info:
+                await stream.final_reply()
+            assert info.value.partial is not None
+            assert (1 << 12) < len(info.value.partial.response) <= (1 << 12) + 5
+
+        with ScriptedServer(LexiScript(stream=LONG)) as server, no_leaks():
+            face.run(scenario, base_url=server.url)
+            assert len(server.requests) == 1
+
+
 class TestLeft:
     """A stream that is not read to its end."""
 
@@ -370,7 +390,8 @@ class TestTwoReaders:
         with ScriptedServer(_held) as server, no_leaks(), must_not_hang():
             face.run(scenario, base_url=server.url)
 
-    def test_closed_by_another(self, face: Face) -> None:
+    @pytest.mark.parametrize("head", [True, False])
+    def test_closed_by_another(self, face: Face, *, head: bool) -> None:
         """Closed while another task or thread waits for its next event, a stream ends there as an error, at once."""
 
         async def scenario(lexi: Any) -> None:
@@ -391,7 +412,8 @@ class TestTwoReaders:
             assert server.wait_for_disconnect()
             assert len(server.requests) == 1
 
-        with ScriptedServer(_held) as server, no_leaks(), must_not_hang():
+        script = LexiScript(stream_fault=Cut(0, "stall") if head else Lost("stall"))
+        with ScriptedServer(script) as server, no_leaks(), must_not_hang():
             face.run(scenario, base_url=server.url)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import runpy
 import socket
 import subprocess
 import sys
@@ -173,10 +172,8 @@ def test_an_encoding_that_lacks_a_sign_is_no_error(sandbox: Sandbox, monkeypatch
     assert "Traceback" not in done.stderr
 
 
-def test_a_module_runs_the_command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_module_runs_the_command() -> None:
     """`python -m leadlex.cli` is the command, too."""
-    monkeypatch.setattr(sys, "argv", ["leadlex", "--version"])
-    monkeypatch.delitem(sys.modules, "leadlex.cli.__main__", raising=False)
-    with pytest.raises(SystemExit, match="0"):
-        runpy.run_module("leadlex.cli", run_name="__main__")
-    assert capfd.readouterr().out == f"leadlex {leadlex.__version__}\n"
+    command = [sys.executable, "-m", "leadlex.cli", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout == f"leadlex {leadlex.__version__}\n"

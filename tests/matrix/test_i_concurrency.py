@@ -10,6 +10,7 @@ import gc
 import itertools
 import logging
 import random
+import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Generator
@@ -25,6 +26,7 @@ from tests.matrix.oracles import AT_ONCE, PATIENT
 from tests.support.answers import chunk, json_answer, last_chunk, sse_head
 from tests.support.captures import CAPTURE_TEXT, encode_stream, text_events
 from tests.support.faces import API_KEY, AsyncFace, Face
+from tests.support.journal import Entry, Journal
 from tests.support.lexi import CHAT, SUMMARY, Answer, Cut, LexiScript, Lost
 from tests.support.process import ServerProcess
 from tests.support.resources import must_not_hang, no_leaks
@@ -356,22 +358,21 @@ def test_two_readers(face: Face) -> None:
     async def scenario(lexi: Any) -> list[Any]:
         stream = lexi.stream_chat("Where is Jane Doe?")
 
-        async def second(read: Callable[[], Awaitable[Any]]) -> Any:
-            await face.sleep(0.2)
-            with pytest.raises(StreamBusyError) as caught:
-                await read()
+        async def others() -> list[Any]:
+            while not server.requests:
+                await face.sleep(0.01)
+            errors: list[Any] = []
+            for read in (stream.final_reply, stream.__anext__):
+                with pytest.raises(StreamBusyError) as caught:
+                    await read()
+                errors.append(caught.value)
             server.release()
-            return caught.value
+            return errors
 
-        async def final() -> Any:
-            return await stream.final_reply()
-
-        async def step() -> Any:
-            return await stream.__anext__()
-
-        first, *others = await face.together(lambda: read_all(stream), lambda: second(final), lambda: second(step))
+        first, second = await face.together(lambda: read_all(stream), others)
         assert first == CAPTURE_TEXT
-        return others
+        assert isinstance(second, list)
+        return second
 
     def pausing(connection: Connection, plain: Any) -> None:
         connection.send(plain.head)
@@ -379,7 +380,7 @@ def test_two_readers(face: Face) -> None:
         connection.send(*(plain.frame(piece) for piece in plain.body), last_chunk())
 
     with no_leaks(), lexi_server(stream_fault=pausing) as server:
-        assert all(isinstance(error, StreamBusyError) for error in face.run(scenario, **options(server)))
+        assert len(face.run(scenario, **options(server))) == 2
 
 
 @pytest.mark.row("I05")
@@ -937,6 +938,13 @@ def _memory() -> int:
         return int(file.read().split()[1]) * 4096
 
 
+class Forgetful(Journal):
+    """Keep nothing: what a server saw of 20,000 streams takes more memory than the client."""
+
+    def add(self, entry: Entry) -> None:
+        """Forget it."""
+
+
 def _soaked(backend: str, count: int, at_once: int) -> int:
     """Return by how many bytes memory grew over so many streams, after a start that warms up."""
 
@@ -949,6 +957,7 @@ def _soaked(backend: str, count: int, at_once: int) -> int:
             return _memory() - before
 
     with no_leaks(), ServerProcess(LexiScript()) as server:
+        server.journal = Forgetful()
         return anyio.run(main, server, backend=backend)
 
 
@@ -964,4 +973,6 @@ def test_streams_leave_nothing(backend: str) -> None:
 @pytest.mark.row("I06")
 def test_20_000_streams_leave_nothing(backend: str) -> None:
     """20,000 streams, 100 at a time, leave no descriptor, thread or task and less than 5 MiB."""
-    assert _soaked(backend, 20_000, 100) < 5 << 20
+    grown = _soaked(backend, 20_000, 100)
+    sys.stdout.write(f"\n{backend}: 20,000 streams, memory grew by {grown / (1 << 20):.1f} MiB\n")
+    assert grown < 5 << 20

@@ -11,6 +11,7 @@ from typing import NoReturn
 from tests.support.answers import answer
 from tests.support.journal import Request
 from tests.support.server import ClientLeft, Connection, ScriptedServer, Stopped
+from tests.support.tls import Identity
 
 
 class Proxy(ScriptedServer):
@@ -19,10 +20,11 @@ class Proxy(ScriptedServer):
     Args:
         refusals: The statuses of the first answers to CONNECT; then it connects.
         port: The port; 0 takes a free one.
+        tls: Shake hands with this certificate before anything else.
     """
 
-    def __init__(self, *, refusals: Sequence[int] = (), port: int = 0) -> None:
-        super().__init__(self._follow, port=port)
+    def __init__(self, *, refusals: Sequence[int] = (), port: int = 0, tls: Identity | None = None) -> None:
+        super().__init__(self._follow, port=port, tls=tls)
         self._refusals = list(refusals)
 
     @property

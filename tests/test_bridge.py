@@ -1,0 +1,417 @@
+"""The bridge from threads to the loop: what is interrupted, forked, closed and read ahead; and what is logged."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import logging
+import os
+import resource
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Awaitable, Callable, Generator
+from types import SimpleNamespace
+from typing import Any, Self
+
+import anyio
+import httpx
+import pytest
+
+import leadlex
+from leadlex import (
+    APIConnectionError,
+    ClientClosedError,
+    ConfigurationError,
+    LeadLex,
+    StreamInterruptedError,
+    _bridge,
+    _log,
+)
+from leadlex._bridge import BUFFER, Bridge, _Call, _drive, _LoopThread
+from tests.matrix.oracles import AT_ONCE, PATIENT
+from tests.support.answers import chunk, sse_head
+from tests.support.captures import CAPTURE_TEXT, encode_stream, text_events
+from tests.support.faces import API_KEY, Face
+from tests.support.lexi import CHAT, Answer, Cut, LexiScript
+from tests.support.process import ServerProcess
+from tests.support.resources import must_not_hang, no_leaks
+from tests.support.server import Connection, ScriptedServer
+
+SILENT = Cut(after=220, how="stall")
+#: More events than are read ahead.
+MANY = encode_stream(
+    [*text_events("word " * BUFFER * 2, size=5), ("done", {"credits_remaining": 1, "message_id": "m"})]
+)
+
+
+def client(server: Any, **options: Any) -> LeadLex:
+    """Make a client of a server."""
+    given: dict[str, Any] = {"base_url": server.url, "timeout": PATIENT, "retries": AT_ONCE, **options}
+    return LeadLex(API_KEY, **given)
+
+
+def hooked(hook: Callable[[Any], Awaitable[None]]) -> Callable[[], httpx.AsyncClient]:
+    """Make an `http_client` that calls a hook before each request."""
+    return lambda: httpx.AsyncClient(event_hooks={"request": [hook]})
+
+
+@pytest.fixture
+def interrupt() -> Generator[Callable[[float], None]]:
+    """Give a function that sends this process Ctrl-C after some seconds."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    timers: list[threading.Timer] = []
+
+    def soon(seconds: float) -> None:
+        timers.append(threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT)))
+        timers[-1].start()
+
+    yield soon
+    for timer in timers:
+        timer.join()
+    signal.signal(signal.SIGINT, before)
+
+
+def in_bits(connection: Connection) -> None:
+    """Answer with one event after another, each in a piece of its own."""
+    connection.receive_request()
+    connection.send(sse_head())
+    for event in MANY.split(b"\n\n"):
+        connection.send(chunk(event + b"\n\n"))
+    connection.drain()
+
+
+# Interrupts --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("read", [next, lambda stream: stream.final_reply()], ids=["next", "final_reply"])
+def test_an_interrupted_stream_is_over(read: Callable[[Any], Any], interrupt: Callable[[float], None]) -> None:
+    """Ctrl-C cancels the request itself; the stream says that it was cut, and the client goes on."""
+    with no_leaks(), ScriptedServer(LexiScript(stream_fault=SILENT)) as server, client(server) as lexi:
+        stream = lexi.stream_chat("Hi")
+        assert [next(stream).__class__, next(stream).__class__] == [leadlex.Thinking, leadlex.ToolStep]
+        interrupt(0.1)
+        with pytest.raises(KeyboardInterrupt):
+            read(stream)
+        assert server.wait_for_disconnect(1)
+        with pytest.raises(StreamInterruptedError, match="closed") as caught:
+            next(stream)
+        assert caught.value.charged == stream.charged == "unknown"
+        assert "During handling" not in "".join(traceback.format_exception(caught.value))
+        assert lexi.stream_chat("Hi").final_reply().response == CAPTURE_TEXT
+
+
+def test_an_interrupt_while_the_loop_is_held(interrupt: Callable[[float], None]) -> None:
+    """Ctrl-C is heard even while another thread's hook holds the loop; what had not begun never does."""
+    held = threading.Event()
+
+    async def hold(_: Any) -> None:
+        if not held.is_set():
+            held.set()
+            time.sleep(0.6)  # noqa: ASYNC251  # a user's hook may do that
+
+    with no_leaks(), ScriptedServer(LexiScript()) as server, client(server, http_client=hooked(hold)) as lexi:
+        other = threading.Thread(target=lexi.tasks)
+        other.start()
+        assert held.wait(5)
+        interrupt(0.1)
+        with pytest.raises(KeyboardInterrupt):
+            lexi.chat("Hi")
+        other.join()
+        assert [request.method for request in server.requests] == ["GET"]
+
+
+def test_an_interrupt_of_what_clings(interrupt: Callable[[float], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request that does not let itself be cancelled is waited for only for a while."""
+
+    async def cling(_: Any) -> None:
+        with anyio.CancelScope(shield=True):
+            await anyio.sleep(1)
+
+    monkeypatch.setattr(_bridge, "_GRACE", 0.1)
+    with ScriptedServer(LexiScript()) as server, client(server, http_client=hooked(cling)) as lexi:
+        interrupt(0.2)
+        began = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            lexi.chat("Hi")
+        assert time.monotonic() - began < 0.8
+
+
+def test_what_a_hook_raises_to_exit(interrupt: Callable[[float], None]) -> None:
+    """A hook that wants to exit, exits the caller and not the loop; one that cancels itself cancels its call."""
+    wishes = iter([SystemExit(3), asyncio.CancelledError()])
+
+    async def wish(_: Any) -> None:
+        for each in wishes:
+            raise each
+
+    with no_leaks(), ScriptedServer(LexiScript()) as server, client(server, http_client=hooked(wish)) as lexi:
+        with pytest.raises(SystemExit) as caught:
+            lexi.chat("Hi")
+        assert caught.value.code == 3
+        with pytest.raises(ClientClosedError, match="during the call") as closed:
+            lexi.chat("Hi")
+        assert closed.value.charged == "unknown"
+        assert lexi.chat("Hi").response == CHAT["response"]
+
+
+# Threads and loops -------------------------------------------------------------------------------------------------
+
+
+def test_no_thread_to_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system gives no thread, the call is an error of leadlex and the next one tries again."""
+
+    class Refused(threading.Thread):
+        def start(self) -> None:
+            raise RuntimeError("can't start new thread")
+
+    with no_leaks(), ScriptedServer(LexiScript()) as server, client(server) as lexi:
+        with monkeypatch.context() as patch:
+            patch.setattr(_bridge, "threading", SimpleNamespace(**{**vars(threading), "Thread": Refused}))
+            with pytest.raises(APIConnectionError, match="too many") as caught:
+                lexi.chat("Hi")
+        assert caught.value.charged == "no"
+        assert lexi.chat("Hi").response == CHAT["response"]
+
+
+# What asyncio says when a loop goes that was built by half.
+@pytest.mark.filterwarnings("ignore:unclosed event loop:ResourceWarning")
+@pytest.mark.filterwarnings(
+    "ignore:Exception ignored in. .function BaseEventLoop:pytest.PytestUnraisableExceptionWarning"
+)
+def test_no_descriptor_for_a_loop() -> None:
+    """Where there are no file descriptors for a loop, the call is an error of leadlex and the next one tries again."""
+    importlib.import_module("tracemalloc")  # pytest loads it to tell of what a finalizer raises
+    with ServerProcess(LexiScript()) as server, client(server) as lexi, no_leaks():
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+        try:
+            with pytest.raises(APIConnectionError, match="too many open files") as caught:
+                lexi.chat("Hi")
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        assert caught.value.charged == "no"
+        assert lexi.chat("Hi").response == CHAT["response"]
+        lexi.close()
+
+
+def test_closed_while_it_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loop that is told to end before it has begun ends at once."""
+    stopped = threading.Event()
+    run = anyio.run
+
+    def late(*args: Any, **options: Any) -> Any:
+        stopped.wait(5)
+        return run(*args, **options)
+
+    closed: list[bool] = []
+
+    async def aclose() -> None:
+        closed.append(True)
+
+    monkeypatch.setattr(anyio, "run", late)
+    with no_leaks(), must_not_hang(5):
+        thread = _LoopThread(aclose)
+        thread.stop()
+        stopped.set()
+        thread.join()
+    assert closed == [True]
+
+
+def test_a_call_that_comes_too_late() -> None:
+    """A call that found the loop before it ended is told that the client is closed, and does not wait for ever."""
+
+    async def nothing() -> None:
+        """Do nothing."""
+
+    with no_leaks(), must_not_hang(5):
+        bridge = Bridge(nothing)
+        thread = bridge.thread()
+        bridge.call(nothing())
+        bridge.close()
+        bridge.close()
+        late = _Call(nothing())
+        with pytest.raises(ClientClosedError):
+            thread.start(late)
+        late.abandon()
+        assert not thread.soon(print)
+
+
+def test_what_would_wait_is_not_driven() -> None:
+    """What is run without a loop must not wait."""
+    waits = asyncio.sleep(0)
+    with pytest.raises(RuntimeError, match="waits"):
+        _drive(waits)
+    waits.close()
+
+
+# Forks -------------------------------------------------------------------------------------------------------------
+
+
+class Forked:
+    """Be, for this process, what a forked child is: of another id, and told so."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self._patch = patch
+
+    def __enter__(self) -> Self:
+        self._parent = os.getpid()
+        self._patch.setattr(os, "getpid", lambda: self._parent + 1)
+        _bridge._forget_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._patch.undo()
+
+
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # what the parent closes, and here is nobody's
+def test_in_a_forked_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A child begins anew with its parent's client, and is told that the parent's stream is not its own."""
+    with ScriptedServer(LexiScript(stream_fault=SILENT)) as server, must_not_hang(10):
+        lexi = client(server)
+        stream = lexi.stream_chat("Hi")
+        assert [type(next(stream)), type(next(stream))] == [leadlex.Thinking, leadlex.ToolStep]
+        parents = lexi._bridge._thread
+        assert parents is not None
+        with Forked(monkeypatch):
+            for read in (stream.__next__, stream.final_reply):
+                with pytest.raises(ClientClosedError, match="forked") as caught:
+                    read()
+                assert (caught.value.charged, caught.value.partial) == ("unknown", stream.reply)
+            began = time.monotonic()
+            stream.close()
+            assert time.monotonic() - began < 1
+            assert lexi.chat("Hi").response == CHAT["response"]
+            lexi.close()
+        parents.stop()
+        parents.join()
+
+
+# Reading ahead -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("script", [LexiScript(stream=MANY, sizes=(700,)), in_bits], ids=["blocks", "bits"])
+def test_a_slow_reader(script: Any) -> None:
+    """A stream is read ahead only so far, and goes on when its reader does, until the last word."""
+    with no_leaks(), ScriptedServer(script) as server, client(server) as lexi:
+        stream = lexi.stream_chat("Hi")
+        first = next(stream)
+        time.sleep(0.3)
+        assert len(stream._pump._buffer.events) < BUFFER * 1.5
+        assert isinstance(first, leadlex.TextDelta)
+        assert first.delta + "".join(stream.text_stream) == "word " * BUFFER * 2
+
+
+def test_closing_under_a_full_buffer() -> None:
+    """Closing the client ends a stream that waits for its reader; what was read ahead comes, then the error."""
+    with no_leaks(), ScriptedServer(LexiScript(stream=MANY, sizes=(700,))) as server:
+        lexi = client(server)
+        stream = lexi.stream_chat("Hi")
+        next(stream)
+        time.sleep(0.3)
+        with must_not_hang(2):
+            lexi.close()
+        with pytest.raises(ClientClosedError) as caught:
+            assert len(list(stream)) > BUFFER
+        assert caught.value.charged == "unknown"
+        assert caught.value.partial == stream.reply
+
+
+def test_skipping_what_was_read_ahead() -> None:
+    """The final reply of a stream that was read a little has all of it."""
+    with no_leaks(), ScriptedServer(LexiScript(stream=MANY, sizes=(700,))) as server, client(server) as lexi:
+        stream = lexi.stream_chat("Hi")
+        next(stream)
+        time.sleep(0.2)
+        assert stream.final_reply().response == "word " * BUFFER * 2
+        with pytest.raises(StopIteration):
+            next(stream)
+
+
+def test_closed_with_words_unread() -> None:
+    """A stream that was read ahead to its end and closed before is not taken for read."""
+    with no_leaks(), ScriptedServer(LexiScript()) as server, client(server) as lexi:
+        stream = lexi.stream_chat("Hi")
+        next(stream)
+        deadline = time.monotonic() + 5
+        while not stream._pump._buffer.ended and time.monotonic() < deadline:
+            time.sleep(0.01)
+        stream.close()
+        with pytest.raises(StreamInterruptedError, match="closed before its end") as caught:
+            next(stream)
+        assert caught.value.charged == "yes"
+
+
+def test_an_event_between_two_looks() -> None:
+    """An event that comes while its reader is about to wait is not waited for."""
+    with no_leaks(), ScriptedServer(LexiScript(stream_fault=SILENT)) as server, client(server) as lexi:
+        stream = lexi.stream_chat("Hi")
+        buffer = stream._pump._buffer
+
+        class Late(threading.Event):
+            def clear(self) -> None:
+                super().clear()
+                buffer.events.append(leadlex.Thinking("late"))
+
+        with stream, must_not_hang(5):
+            assert [type(next(stream)), type(next(stream))] == [leadlex.Thinking, leadlex.ToolStep]
+            buffer.filled = Late()
+            assert next(stream) == leadlex.Thinking("late")
+
+
+# Logs --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def quiet_again() -> Generator[logging.Logger]:
+    """Give leadlex's logger, and put it back as it was."""
+    logger = _log.logger
+    level, handlers = logger.level, list(logger.handlers)
+    yield logger
+    logger.setLevel(level)
+    logger.handlers[:] = handlers
+
+
+def test_one_line_an_attempt(
+    face: Face,
+    quiet_again: logging.Logger,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """`LEADLEX_LOG` sends to stderr, once however many clients there are, a line an attempt of allowed fields alone."""
+    monkeypatch.setenv("LEADLEX_LOG", " Info ")
+
+    async def scenario(lexi: Any) -> None:
+        await lexi.conversation("conv_01HY1")
+        await lexi.stream_chat("Privileged").final_reply()
+
+    script = LexiScript(other_fault=Answer(503), stream_fault=Cut(220, "rst"))
+    with ScriptedServer(script) as server:
+        face.make(api_key=API_KEY, base_url=server.url)
+        face.run(scenario, base_url=server.url, retries=AT_ONCE)
+    lines = [line.split(" leadlex: ")[1].split(" ") for line in capsys.readouterr().err.splitlines()]
+    told = [(words[:2] if words[0] == "trying" else words[:1], words) for words in lines]
+    assert [" ".join(event) for event, _ in told] == ["trying again", "answered", "trying again", "answered"]
+    shown = [set(record.leadlex) for record in caplog.records if record.name == "leadlex"]  # type: ignore[attr-defined]
+    assert len(shown) == 4
+    assert set().union(*shown) <= set(_log.FIELDS)
+    assert "status=503" in lines[0]
+    assert "resumes=1" in lines[3]
+
+
+@pytest.mark.parametrize("value", ["loud", "10", "debug,info"])
+def test_a_level_that_is_none(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A level that is none is refused in words, before anything is sent."""
+    monkeypatch.setenv("LEADLEX_LOG", value)
+    with pytest.raises(ConfigurationError, match="LEADLEX_LOG must be one of debug, info, warning, error"):
+        LeadLex(API_KEY)
+
+
+def test_nothing_unless_asked(capsys: pytest.CaptureFixture[str]) -> None:
+    """Without `LEADLEX_LOG` and without handlers of the application nothing is written, whatever goes wrong."""
+    with ScriptedServer(LexiScript(chat_fault=Answer(500))) as server, client(server) as lexi:
+        with pytest.raises(leadlex.ServerError):
+            lexi.chat("Hi")
+        assert capsys.readouterr() == ("", "")

@@ -1,0 +1,165 @@
+"""What the environment says about proxies and certificates holds, as it does for every other program of an office."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+
+from leadlex import APIConnectionError, ConfigurationError, LeadLex
+from tests.matrix.oracles import CALLS, Call, observe
+from tests.matrix.test_a_connect import trusted as trusted  # noqa: PLC0414  # a fixture
+from tests.support.faces import API_KEY, AsyncFace, Face
+from tests.support.lexi import LexiScript
+from tests.support.proxy import Proxy
+from tests.support.server import ScriptedServer
+from tests.support.tls import authority_pem, identity
+
+ONE_FACE = AsyncFace("asyncio")
+pytestmark = pytest.mark.usefixtures("trusted")
+
+
+def served() -> ScriptedServer:
+    """Serve Lexi over TLS, with a certificate of the private authority."""
+    return ScriptedServer(LexiScript(), tls=identity())
+
+
+# Proxies -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_proxy(face: Face, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls go through the proxy, which gets its own password and nothing of the calls."""
+    with served() as server, Proxy() as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url.replace("//", "//clerk:hunter2@"))
+        observe(face, call, server).expect(None, attempts=1)
+        [asked] = proxy.asked  # one tunnel for both calls
+        assert (asked.method, asked.target) == ("CONNECT", server.url.removeprefix("https://"))
+        assert asked.headers["proxy-authorization"] == f"Basic {base64.b64encode(b'clerk:hunter2').decode()}"
+        assert API_KEY.encode() not in asked.head
+        assert all("proxy-authorization" not in request.headers for request in server.requests)
+
+
+@pytest.mark.parametrize("name", ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"])
+@pytest.mark.parametrize("form", ["http://{}", "{}", "https://{}"])
+def test_names_and_forms(name: str, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each name of the variable counts, with and without a scheme, and a proxy that is itself reached by TLS."""
+    with served() as server, Proxy(tls=identity() if form.startswith("https") else None) as proxy:
+        monkeypatch.setenv(name, form.format(f"127.0.0.1:{proxy.port}"))
+        observe(ONE_FACE, "chat", server).expect(None)
+        assert len(proxy.asked) == 1
+
+
+def test_https_goes_before_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`HTTPS_PROXY` counts before `ALL_PROXY`."""
+    with served() as server, Proxy() as proxy, Proxy() as other:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+        monkeypatch.setenv("ALL_PROXY", other.url)
+        observe(ONE_FACE, "chat", server).expect(None)
+        assert (len(proxy.asked), len(other.asked)) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("hosts", "direct"),
+    [
+        ("127.0.0.1", True),
+        ("localhost, 127.0.0.1", True),
+        ("127.0.0.1:{port}", True),
+        ("*", True),
+        ("127.0.0.1:1", False),
+        ("localhost", False),
+        (".example.com", False),
+        ("", False),
+    ],
+)
+def test_no_proxy(hosts: str, monkeypatch: pytest.MonkeyPatch, *, direct: bool) -> None:
+    """A host that `NO_PROXY` names is called directly."""
+    with served() as server, Proxy() as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+        monkeypatch.setenv("NO_PROXY", hosts.format(port=server.port))
+        observe(ONE_FACE, "chat", server).expect(None)
+        assert bool(proxy.asked) != direct
+
+
+def test_plain_http_stays_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call to this machine over plain HTTP shows its key to no proxy."""
+    with ScriptedServer(LexiScript()) as server, Proxy() as proxy:
+        for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+            monkeypatch.setenv(name, proxy.url)
+        observe(ONE_FACE, "chat", server).expect(None)
+        assert proxy.connections == 0
+
+
+@pytest.mark.parametrize("value", ["ftp://127.0.0.1:1", "http://127.0.0.1:99999", "http://[::bad", "http://"])
+def test_unusable_proxy(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy variable that is no proxy's URL is refused before anything is sent."""
+    monkeypatch.setenv("HTTPS_PROXY", value)
+    with pytest.raises(ConfigurationError, match="PROXY"):
+        LeadLex(API_KEY)
+
+
+# Certificates ------------------------------------------------------------------------------------------------------
+
+
+def subject_hash(pem: bytes) -> str:
+    """Name a certificate as OpenSSL looks it up in a directory (openssl-rehash(1)): by its subject's canonical form."""
+    parts: list[bytes] = []
+    for attribute in x509.load_pem_x509_certificate(pem).subject:
+        text = " ".join(str(attribute.value).split()).lower().encode()
+        oid = x509.Name([attribute]).public_bytes()[4:]  # SEQUENCE, SET and their lengths taken off
+        kind = oid[2 : 4 + oid[3]]
+        pair = kind + b"\x0c" + bytes([len(text)]) + text
+        sequence = b"\x30" + bytes([len(pair)]) + pair
+        parts.append(b"\x31" + bytes([len(sequence)]) + sequence)
+    digest = hashlib.sha1(b"".join(parts)).digest()  # noqa: S324  # OpenSSL's own choice, no secret
+    return f"{int.from_bytes(digest[:4], 'little'):08x}"
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_certificate_file(face: Face, call: Call) -> None:
+    """An authority in `SSL_CERT_FILE` is trusted."""
+    with served() as server:
+        observe(face, call, server).expect(None)
+
+
+def test_certificate_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An authority in `SSL_CERT_DIR` is trusted."""
+    folder = tmp_path / "authorities"
+    folder.mkdir()
+    monkeypatch.delenv("SSL_CERT_FILE")
+    monkeypatch.setenv("SSL_CERT_DIR", str(folder))
+    with served() as server:
+        observe(ONE_FACE, "chat", server, healed=None).expect(APIConnectionError, charged="no", says="TLS")
+        (folder / f"{subject_hash(authority_pem())}.0").write_bytes(authority_pem())
+        observe(ONE_FACE, "chat", server).expect(None)
+
+
+def test_inspecting_proxy(face: Face, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy that shows a certificate of the firm's own authority, as those that inspect TLS do, is no obstacle."""
+    with served() as server, Proxy(tls=identity()) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+        observe(face, "stream", server).expect(None)
+        assert len(proxy.asked) == 1
+
+
+def test_untrusted_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy with an unknown certificate gets no password, and is named."""
+    with served() as server, Proxy(tls=identity("unknown_ca")) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+        seen = observe(ONE_FACE, "chat", server, healed=None)
+        seen.expect(APIConnectionError, charged="no", attempts=1, says=rf"TLS.*proxy 127\.0\.0\.1:{proxy.port}")
+        assert proxy.asked == []
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no certificate"])
+def test_unusable_certificates(content: bytes | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A certificate file that is not there, or is none, is refused before anything is sent."""
+    file = tmp_path / "other.pem"
+    if content is not None:
+        file.write_bytes(content)
+    monkeypatch.setenv("SSL_CERT_FILE", str(file))
+    with pytest.raises(ConfigurationError, match="SSL_CERT_FILE"):
+        LeadLex(API_KEY)

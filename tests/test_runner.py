@@ -1,0 +1,76 @@
+"""`python -m tests` says what passed, shows what failed, and ends with pytest's own summary."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests import __main__ as runner
+
+
+@pytest.fixture(autouse=True)
+def checks(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[str, ...]]:
+    """Put a quick check in the place of the real ones, and leave pytest alone with what it was given."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    found: dict[str, tuple[str, ...]] = {"says yes": ("this",)}
+    monkeypatch.setattr(runner, "CHECKS", found)
+    return found
+
+
+def arguments_of_a_test(outcome: str, folder: Path) -> list[str]:
+    """Write one test and give the arguments that run it alone."""
+    (folder / "test_it.py").write_text(f"def test_it():\n    assert {outcome}\n", "utf-8")
+    return ["-c", "/dev/null", "-p", "no:cacheprovider", "--rootdir", str(folder), str(folder)]
+
+
+def test_what_passes_is_named_and_nothing_more(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A step that passes takes one line; the last line of all is pytest's."""
+    assert runner.main(arguments_of_a_test("True", tmp_path)) == 0
+    lines = capfd.readouterr().out.splitlines()
+    assert lines[0].split() == ["says", "yes", "passed"]
+    assert lines[1] == "pytest"
+    assert re.search(r"1 passed in [\d.]+s", lines[-1])
+    assert not [line for line in lines if "Zen" in line or "coverage" in line]
+
+
+def test_what_fails_is_shown_whole(
+    tmp_path: Path, checks: dict[str, tuple[str, ...]], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A step that fails shows all it said, does not keep the others from running, and decides the exit code."""
+    checks |= {"says no": ("tokenize", "no-such-file.py"), "says yes again": ("this",)}
+    assert runner.main(arguments_of_a_test("True", tmp_path)) == 1
+    lines = capfd.readouterr().out.splitlines()
+    assert [line.split()[-1] for line in lines[:2]] == ["passed", "FAILED"]
+    assert "no-such-file.py" in lines[2]
+    assert "Failed: says no." in lines
+    assert re.search(r"1 passed in [\d.]+s", lines[-1])
+
+
+def test_a_failing_test_fails_the_run(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A test that fails is shown as pytest shows it, and its summary is still the last line."""
+    assert runner.main(arguments_of_a_test("not 'right'", tmp_path)) == 1
+    lines = capfd.readouterr().out.splitlines()
+    assert "Failed: pytest." in lines
+    assert [line for line in lines if line.startswith("E ")]
+    assert re.search(r"1 failed in [\d.]+s", lines[-1])
+
+
+def test_without_arguments_coverage_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The whole run counts what the tests reached, and fails below the mark."""
+    (tmp_path / "pyproject.toml").write_text(
+        '[tool.coverage.run]\nsource = ["counted"]\nparallel = true\n[tool.coverage.report]\nfail_under = 100\n',
+        "utf-8",
+    )
+    (tmp_path / "counted").mkdir()
+    (tmp_path / "counted" / "__init__.py").write_text("def unused():\n    pass\n", "utf-8")
+    arguments_of_a_test("__import__('counted')", tmp_path)
+    monkeypatch.setattr(runner, "ROOT", tmp_path)
+    monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)  # set where these tests are themselves counted
+    assert runner.main([]) == 1
+    lines = capfd.readouterr().out.splitlines()
+    assert [line for line in lines if re.match(r"coverage report +FAILED", line)]
+    assert re.search(r"1 passed", lines[-1])

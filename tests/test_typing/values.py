@@ -1,0 +1,115 @@
+"""What a checker knows of values, events, errors and names."""
+
+# pyright: strict, reportUnnecessaryTypeIgnoreComment=true
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, assert_never, assert_type
+
+import leadlex
+from leadlex import (
+    APIStatusError,
+    APITimeoutError,
+    ChatContext,
+    ChatReply,
+    Conversation,
+    Done,
+    LeadLexError,
+    Message,
+    PermissionDeniedError,
+    RateLimitError,
+    RawReply,
+    StreamContext,
+    StreamDivergedError,
+    StreamEvent,
+    StreamInterruptedError,
+    Task,
+    TextDelta,
+    Thinking,
+    ToolStep,
+    UnknownEvent,
+)
+
+
+def match_events(event: StreamEvent) -> str | None:
+    """Take every kind of event apart; a checker knows when one is missing."""
+    match event:
+        case Thinking(text):
+            return assert_type(text, str)
+        case ToolStep(tool, status, summary):
+            assert_type(tool, str)
+            assert_type(status, str)
+            return assert_type(summary, str | None)
+        case TextDelta(delta, conversation_id):
+            assert_type(delta, str)
+            return assert_type(conversation_id, str | None)
+        case Done(credits_remaining, message_id):
+            assert_type(credits_remaining, int | None)
+            return assert_type(message_id, str | None)
+        case UnknownEvent(name, data):
+            return assert_type(name + data, str)
+        case _:
+            assert_never(event)
+
+
+def forget_one(event: Thinking | Done) -> None:
+    """Leave a kind of event out, which a checker must find."""
+    match event:
+        case Thinking():
+            pass
+        case _:
+            assert_never(event)  # type: ignore[arg-type]
+
+
+def read(reply: ChatReply, conversation: Conversation, message: Message, task: Task, raw: RawReply) -> None:
+    """Read values."""
+    assert_type(reply.response, str)
+    assert_type(reply.conversation_id, str | None)
+    assert_type(reply.requires_approval, bool | None)
+    assert_type(reply.tool_steps, tuple[ToolStep, ...])
+    assert_type(reply.extra, dict[str, Any])
+    assert_type(conversation.messages, tuple[Message, ...])
+    assert_type(conversation.context.deal_id, str | None)
+    assert_type(message.created_at, datetime | None)
+    assert_type(task.metadata, dict[str, Any])
+    assert_type(raw.data, Any)
+
+
+def catch(error: LeadLexError) -> None:
+    """Ask errors."""
+    assert_type(error.partial, ChatReply | None)
+    assert_type(error.next_page, int | None)
+    if error.charged == "no":
+        return
+    match error:
+        case RateLimitError():
+            assert_type(error.retry_after, float | None)
+            assert_type(error.reset_at, datetime | None)
+        case PermissionDeniedError():
+            assert_type(error.permission, str | None)
+        case APIStatusError():
+            assert_type(error.status_code, int)
+            assert_type(error.code, str | None)
+        case StreamDivergedError():
+            assert_type(error.common_len, int)
+        case StreamInterruptedError():
+            assert_type(error.idempotency_key, str)
+        case APITimeoutError():
+            assert_type(error.clock == "idle", bool)
+        case _:
+            pass
+
+
+def mistakes(reply: ChatReply, error: LeadLexError) -> None:
+    """Do what a checker must refuse."""
+    _ = leadlex.LeadLexx  # type: ignore[attr-defined]
+    reply.response = "changed"  # type: ignore[misc]
+    _ = reply.text  # type: ignore[attr-defined]
+    ChatReply("by position")  # type: ignore[call-arg]
+    error.charged = "maybe"  # type: ignore[assignment]
+    _ = error.status_code  # type: ignore[attr-defined]
+    ChatContext(list_id=5)  # type: ignore[typeddict-item]
+    StreamContext(list_id="l")  # type: ignore[typeddict-unknown-key]
+    known: str = reply.conversation_id  # type: ignore[assignment]
+    del known
