@@ -1,0 +1,126 @@
+"""Corners that no other test comes by."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncIterator
+from typing import Any
+
+import anyio
+import httpcore
+import pytest
+
+import leadlex
+from leadlex._bridge import Bridge
+from leadlex._pool import _Held
+from tests.support.answers import head
+from tests.support.faces import Face
+from tests.support.lexi import LexiScript
+from tests.support.server import Connection, ScriptedServer
+
+
+def test_headers_are_put_over_headers(face: Face) -> None:
+    """A copy's headers go over the client's, whatever their case, and the others stay."""
+
+    async def scenario(lexi: Any) -> None:
+        await lexi.with_options(headers={"x-team": "b", "X-Case": "7"}).tasks()
+
+    with ScriptedServer(LexiScript()) as server:
+        face.run(scenario, base_url=server.url, headers={"X-Team": "a", "X-Office": "NY"})
+    sent = server.requests[0].headers
+    assert (sent["x-team"], sent["x-case"], sent["x-office"]) == ("b", "7", "NY")
+
+
+def test_flags_of_a_query(face: Face) -> None:
+    """True and False are sent as the API writes them."""
+
+    async def scenario(lexi: Any) -> None:
+        await lexi.request("GET", "/v1/lexi/tasks", params={"mine": True, "old": False, "none": None})
+
+    with ScriptedServer(LexiScript()) as server:
+        face.run(scenario, base_url=server.url)
+    assert server.requests[0].query == {"mine": "true", "old": "false"}
+
+
+def _refuse_and_leave(connection: Connection) -> None:
+    connection.receive_request()
+    connection.send(head(404, [("Content-Length", "100")]), b"{")
+    connection.fin()
+
+
+def test_a_refusal_whose_body_breaks(face: Face) -> None:
+    """The status tells what happened, though its body never came whole."""
+
+    async def scenario(lexi: Any) -> None:
+        with pytest.raises(leadlex.NotFoundError) as caught:
+            await lexi.tasks()
+        assert caught.value.body == ""
+
+    with ScriptedServer(_refuse_and_leave) as server:
+        face.run(scenario, base_url=server.url)
+
+
+def test_an_endless_answer_is_not_believed(face: Face, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reply that outgrows every letter a lawyer could read ends the stream, with what came."""
+    monkeypatch.setattr("leadlex._stream.MAX_TEXT", 10)
+
+    async def scenario(lexi: Any) -> None:
+        with pytest.raises(leadlex.APIResponseError, match="longer") as caught:
+            await lexi.stream_chat("Hi").final_reply()
+        assert caught.value.partial is not None
+
+    with ScriptedServer(LexiScript()) as server:
+        face.run(scenario, base_url=server.url)
+
+
+def test_nothing_to_interrupt() -> None:
+    """Closing a stream that another task is just about to open finds nothing to break, and breaks nothing."""
+
+    async def main() -> None:
+        async with leadlex.AsyncLeadLex("wbk_corner", base_url="http://127.0.0.1:9") as lexi:
+            stream = lexi.stream_chat("Hi")
+            await stream._reading.interrupt()
+            await stream.aclose()
+
+    anyio.run(main)
+
+
+class _Body:
+    """Be a body that counts how often it is closed."""
+
+    closed = 0
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield b""
+
+    async def aclose(self) -> None:
+        """Count."""
+        self.closed += 1
+
+
+def test_a_place_is_given_back_once() -> None:
+    """A body that is closed twice frees one connection."""
+
+    async def main() -> None:
+        free = anyio.Semaphore(0)
+        held = _Held(httpcore.Response(200, content=_Body(), extensions={"network_stream": None}), free)
+        await held.aclose()
+        await held.aclose()
+        assert free.value == 1
+
+    anyio.run(main)
+
+
+def test_the_loops_thread_does_not_wait_for_itself() -> None:
+    """Closing from the client's own thread, as a finalizer may, does not wait for that thread's end."""
+
+    async def nothing() -> None:
+        pass
+
+    bridge, over = Bridge(nothing), threading.Event()
+    thread = bridge.thread()
+    bridge.call(nothing())
+    thread.soon(thread.join)
+    thread.soon(over.set)
+    assert over.wait(5)
+    bridge.close()
