@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ._aiohttp import aiohttp_client
     from ._client import AsyncLeadLex
     from ._config import RetryPolicy, Timeout, __version__
     from ._errors import (
@@ -108,12 +109,14 @@ __all__ = [
     "UnknownEvent",
     "WebhookVerificationError",
     "__version__",
+    "aiohttp_client",
 ]
 
 # Importing httpx and cattrs takes a tenth of a second: a name loads when it is first used (PEP 562). Checkers see the
 # imports above, and so refuse a misspelt name.
 if not TYPE_CHECKING:
     _ROOMS = {
+        "_aiohttp": "aiohttp_client",
         "_client": "AsyncLeadLex",
         "_config": "RetryPolicy Timeout __version__",
         "_errors": (

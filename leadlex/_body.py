@@ -49,6 +49,9 @@ class Clocks:
         deadline: When `total` ends, by `now`.
         now: The clock of the call, which may go on while the machine is suspended.
         streams: Whether events are waited for.
+
+    Attributes:
+        counts_idle: Whether `idle` is counted here, for a transport that can't be told it once the head was read.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class Clocks:
         self._clock: Clock = "first_event"
         self._left = timeout.first_event if streams else None
         self.waited: float = 0.0
+        self.counts_idle: bool = False
         self._last: float | None = None
 
     def note_event(self) -> None:
@@ -75,6 +79,10 @@ class Clocks:
         events = float("inf") if self._left is None else self._left - self.waited
         return (total, "total") if total < events else (events, self._clock)
 
+    def _step_end(self) -> tuple[float, Clock]:
+        seconds, clock = self.next_end()
+        return (self.idle, "idle") if self.counts_idle and self.idle < seconds else (seconds, clock)
+
     async def wait(self, source: AsyncIterator[bytes]) -> bytes:
         """Return the next piece; a cancel scope costs 8 µs and is opened only where it could end first.
 
@@ -85,11 +93,14 @@ class Clocks:
         began = time.monotonic()
         # A flood of comments is never waited for: what it costs to read counts as well.
         self.waited += 0.0 if self._last is None else began - self._last
-        seconds, clock = self.next_end()
+        seconds, clock = self._step_end()
+        if seconds <= 0:
+            # What is there at once is never waited for, and so never cancelled.
+            raise Expired(clock)
         try:
-            if seconds >= self.idle:
+            if seconds >= self.idle and not self.counts_idle:
                 return await source.__anext__()
-            with anyio.move_on_after(max(0.0, seconds)):
+            with anyio.move_on_after(seconds):
                 return await source.__anext__()
             raise Expired(clock)
         finally:

@@ -39,7 +39,8 @@ _CLOSING: Final = 1.0
 """Seconds that closing may take."""
 
 
-def _socket_options() -> list[tuple[int, int, int]]:
+def socket_options() -> list[tuple[int, int, int]]:
+    """List what is set on every socket."""
     # A peer that vanished without a FIN is found by the kernel's probes after about a minute.
     wanted = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 60_000}
     known = [(getattr(socket, name), value) for name, value in wanted.items() if hasattr(socket, name)]
@@ -85,6 +86,38 @@ def _is_clean(connection: Any) -> bool:  # noqa: ANN401  # httpcore's, perhaps i
     return not connection._h11_state.trailing_data[0]  # noqa: SLF001  # the same
 
 
+class Places:
+    """Bound how many connections there may be at once.
+
+    Args:
+        limit: How many.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._free = anyio.Semaphore(limit)
+
+    async def take(self, request: httpx.Request) -> None:
+        """Wait for a place.
+
+        Raises:
+            httpx.PoolTimeout: None became free in time; the request's trace learns that nothing was sent.
+        """
+        try:
+            self._free.acquire_nowait()
+        except anyio.WouldBlock:
+            seconds = request.extensions["timeout"]["pool"]
+            with anyio.move_on_after(seconds) as scope:
+                await self._free.acquire()
+            if scope.cancelled_caught:
+                await request.extensions["trace"]("acquire.failed", {})
+                raise httpx.PoolTimeout(f"all {self._limit} connections are in use by open streams and calls") from None
+
+    def give_back(self) -> None:
+        """Free a place."""
+        self._free.release()
+
+
 class PooledTransport(httpx.AsyncBaseTransport):
     """Spread requests over small pools with one limit for all.
 
@@ -97,31 +130,30 @@ class PooledTransport(httpx.AsyncBaseTransport):
     """
 
     def __init__(self, ssl_context: ssl.SSLContext | None, proxy: httpcore.Proxy | None, max_connections: int) -> None:
-        self._free = anyio.Semaphore(max_connections)
-        self._limit = max_connections
+        self._places = Places(max_connections)
         self._shards = [
             HealedPool(
                 ssl_context=ssl_context,
                 proxy=proxy,
                 max_connections=None,
                 keepalive_expiry=KEEPALIVE,
-                socket_options=_socket_options(),
+                socket_options=socket_options(),
             )
             for _ in range(min(SHARDS, max_connections))
         ]
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request through the shard with an idle connection, else through the least loaded."""
-        await self._acquire(request)
+        await self._places.take(request)
         try:
             answer = await self._shard().handle_async_request(_translated(request))
         except BaseException:
-            self._free.release()
+            self._places.give_back()
             raise
         return httpx.Response(
             answer.status,
             headers=answer.headers,
-            stream=_Held(answer, self._free),
+            stream=Held(answer.stream, self._places, _suspect(answer)),
             extensions=answer.extensions,
         )
 
@@ -129,17 +161,6 @@ class PooledTransport(httpx.AsyncBaseTransport):
         """Close all connections; requests under way break."""
         for shard in self._shards:
             await shard.aclose()
-
-    async def _acquire(self, request: httpx.Request) -> None:
-        try:
-            self._free.acquire_nowait()
-        except anyio.WouldBlock:
-            seconds = request.extensions["timeout"]["pool"]
-            with anyio.move_on_after(seconds) as scope:
-                await self._free.acquire()
-            if scope.cancelled_caught:
-                await request.extensions["trace"]("acquire.failed", {})
-                raise httpx.PoolTimeout(f"all {self._limit} connections are in use by open streams and calls") from None
 
     def _shard(self) -> HealedPool:
         for shard in self._shards:
@@ -163,32 +184,39 @@ def _translated(request: httpx.Request) -> httpcore.Request:
     )
 
 
-class _Held(httpx.AsyncByteStream):
-    """Give a connection's place back when its response is closed."""
+class Held(httpx.AsyncByteStream):
+    """Give a connection's place back when its response is closed.
 
-    def __init__(self, answer: httpcore.Response, free: anyio.Semaphore) -> None:
-        self._stream: Any = answer.stream
-        self._suspect = _framed_twice(answer)
-        self._network: Any = answer.extensions["network_stream"]
-        self._free: anyio.Semaphore | None = free
+    Args:
+        stream: The body.
+        places: Where the place belongs.
+        suspect: A connection that is closed for good, whatever the body says.
+    """
+
+    def __init__(self, stream: Any, places: Places, suspect: Any = None) -> None:  # noqa: ANN401  # httpcore's
+        self._stream = stream
+        self._places: Places | None = places
+        self._suspect = suspect
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self._stream.__aiter__()  # type: ignore[no-any-return]  # an async iterator of bytes
 
     async def aclose(self) -> None:
-        free, self._free = self._free, None
-        if free is not None:
+        """Close the body, once."""
+        places, self._places = self._places, None
+        if places is not None:
             try:
-                if self._suspect:
-                    await self._network.aclose()
+                if self._suspect is not None:
+                    await self._suspect.aclose()
                 await self._stream.aclose()
             finally:
-                free.release()
+                places.give_back()
 
 
-def _framed_twice(answer: httpcore.Response) -> bool:
+def _suspect(answer: httpcore.Response) -> Any:  # noqa: ANN401  # httpcore's network stream
     # RFC 9112, 6.1: a server that says both a length and chunks may be one that smuggles; the connection ends with it.
-    return {b"content-length", b"transfer-encoding"} <= {name.lower() for name, _ in answer.headers}
+    framed_twice = {b"content-length", b"transfer-encoding"} <= {name.lower() for name, _ in answer.headers}
+    return answer.extensions["network_stream"] if framed_twice else None
 
 
 # Making clients ----------------------------------------------------------------------------------------------------
@@ -202,18 +230,23 @@ def client_maker(settings: Settings) -> Callable[[], httpx.AsyncClient]:
     """
     parts = urlsplit(settings.base_url)
     secure = parts.scheme == "https"
-    context = _ssl_context() if secure else None
+    context = tls_context() if secure else None
     # A plain-http base URL is this machine: a proxy would only learn the key.
-    proxy = _environment_proxy(settings.address, context) if secure else None
+    proxy = environment_proxy(settings.address, context) if secure else None
 
     def make() -> httpx.AsyncClient:
         transport = PooledTransport(context, proxy, settings.max_connections)
-        return httpx.AsyncClient(transport=transport, trust_env=False, cookies=_no_cookies())
+        return httpx.AsyncClient(transport=transport, trust_env=False, cookies=no_cookies())
 
     return make
 
 
-def _ssl_context() -> ssl.SSLContext:
+def tls_context() -> ssl.SSLContext:
+    """Make the TLS context that all connections share.
+
+    Raises:
+        ConfigurationError: `SSL_CERT_FILE` or `SSL_CERT_DIR` can't be used.
+    """
     try:
         return httpx.create_ssl_context()
     except (OSError, ValueError) as error:
@@ -221,7 +254,16 @@ def _ssl_context() -> ssl.SSLContext:
         raise ConfigurationError(f"SSL_CERT_FILE or SSL_CERT_DIR can't be used: {reason}.") from None
 
 
-def _environment_proxy(place: str, context: ssl.SSLContext | None) -> httpcore.Proxy | None:
+def environment_proxy(place: str, context: ssl.SSLContext | None) -> httpcore.Proxy | None:
+    """Find the proxy for https to a place, if any.
+
+    Args:
+        place: Its host and port.
+        context: What a proxy is trusted by.
+
+    Raises:
+        ConfigurationError: A proxy variable can't be used.
+    """
     proxies = getproxies()
     _check_no_proxy(proxies.get("no", ""))
     address = proxies.get("https") or proxies.get("all")
@@ -262,7 +304,8 @@ def _parsed(address: str) -> httpx.Proxy | None:
         return None
 
 
-def _no_cookies() -> CookieJar:
+def no_cookies() -> CookieJar:
+    """Make a jar that keeps nothing."""
     return CookieJar(DefaultCookiePolicy(allowed_domains=[]))
 
 

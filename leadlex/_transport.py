@@ -253,8 +253,10 @@ class Transport:
         call.progress.handed_over = True
         response = await home.client.send(request, stream=True, auth=None, follow_redirects=False)
         home.responses.add(response)
-        # httpcore looks the read timeout up again for the body; until the head, Lexi may think.
+        # httpcore looks the read timeout up again for the body; until the head, Lexi may think. Who is not httpcore,
+        # and so gives no trace of it, may not look.
         request.extensions["timeout"]["read"] = clocks.idle
+        clocks.counts_idle = not call.progress.traced
         return response
 
     def _request(self, call: Call[Any]) -> httpx.Request:

@@ -25,7 +25,7 @@ FLOORS = (
     ("_meta", "_events", "_models"),
     ("_errors", "_config", "_log"),
     ("_wire", "_operations", "_retry", "_replay"),
-    ("_pool", "_body", "_faults", "_transport"),
+    ("_pool", "_session", "_aiohttp", "_body", "_faults", "_transport"),
     ("_stream", "_pager", "_threads", "_tasks"),
     ("_client",),
     ("_bridge",),
@@ -46,9 +46,23 @@ PARTIES: Mapping[str, frozenset[str] | None] = {
     "httpx_sse": frozenset({"_stream"}),
     "httpcore": frozenset({"_pool", "_faults"}),
     "httpx": frozenset(
-        {"_pool", "_body", "_faults", "_transport", "_stream", "_client", "_sync", "cli", "pytest_plugin"}
+        {
+            "_pool",
+            "_session",
+            "_aiohttp",
+            "_body",
+            "_faults",
+            "_transport",
+            "_stream",
+            "_client",
+            "_sync",
+            "cli",
+            "pytest_plugin",
+        }
     ),
-    "anyio": frozenset({"_pool", "_body", "_transport", "_stream", "_pager", "_bridge", "pytest_plugin"}),
+    "anyio": frozenset({"_pool", "_session", "_body", "_transport", "_stream", "_pager", "_bridge", "pytest_plugin"}),
+    "aiohttp": frozenset({"_session"}),
+    "yarl": frozenset({"_session"}),  # aiohttp's URLs
     "starlette": frozenset({"sandbox"}),
     "uvicorn": frozenset({"sandbox"}),
     "rich": frozenset({"cli"}),
@@ -244,6 +258,7 @@ def private_names_taken(house: Sources) -> list[str]:
 FUNCTION_IMPORTS = frozenset(
     {
         ("leadlex", "__getattr__", "(import_module)"),
+        ("leadlex._aiohttp", "aiohttp_client", "_session"),
         ("leadlex._client", "sandbox", "sandbox"),
         ("leadlex.cli", "main", "cli"),
         ("leadlex.cli._prompt", "edit_lines", "(import_module)"),

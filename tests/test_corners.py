@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
-import httpcore
+import httpx
 import pytest
 
 import leadlex
 from leadlex._bridge import Bridge
-from leadlex._pool import _Held
+from leadlex._pool import Held, Places
 from tests.support.answers import head
 from tests.support.faces import Face
 from tests.support.lexi import LexiScript
@@ -102,11 +102,14 @@ def test_a_place_is_given_back_once() -> None:
     """A body that is closed twice frees one connection."""
 
     async def main() -> None:
-        free = anyio.Semaphore(0)
-        held = _Held(httpcore.Response(200, content=_Body(), extensions={"network_stream": None}), free)
+        places, request = Places(1), httpx.Request("GET", "http://localhost", extensions={"timeout": {"pool": 0.01}})
+        await places.take(request)
+        body = _Body()
+        held = Held(body, places)
         await held.aclose()
         await held.aclose()
-        assert free.value == 1
+        assert body.closed == 1
+        await places.take(request)
 
     anyio.run(main)
 

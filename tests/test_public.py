@@ -23,6 +23,7 @@ from tests import architecture
 from tests.architecture import ROOT
 
 CLASSES = {name: kind for name in leadlex.__all__ if isinstance(kind := getattr(leadlex, name), type)}
+FUNCTIONS = {name: found for name in leadlex.__all__ if inspect.isfunction(found := getattr(leadlex, name))}
 
 #: What only stands in annotations: an iterator that can do more, and the sign for "not given".
 ANNOTATIONS = {"Batched", "Unset"}
@@ -139,8 +140,8 @@ VERBS = re.compile(
 
 
 def documented() -> dict[str, object]:
-    """List all that should have a docstring: the public classes and what they define in public."""
-    found: dict[str, object] = {}
+    """List all that should have a docstring: the public functions, classes and what these define in public."""
+    found: dict[str, object] = {**FUNCTIONS}
     for name, kind in CLASSES.items():
         found[name] = kind
         own = {inner: member for inner, member in vars(kind).items() if not inner.startswith("_")}
@@ -175,7 +176,7 @@ def test_a_poor_docstring_is_found() -> None:
     assert problems_of_docstring("Returns it") == ["its first line is no sentence", "it begins with Returns"]
 
 
-@pytest.mark.parametrize("name", sorted({*leadlex.__all__} - {*CLASSES} - {"__version__"}))
+@pytest.mark.parametrize("name", sorted({*leadlex.__all__} - {*CLASSES, *FUNCTIONS} - {"__version__"}))
 def test_every_alias_says_what_it_is(name: str) -> None:
     """An alias has no docstring of its own when it runs; the text under it is what editors show."""
     room = architecture.homes(architecture.sources())[name]

@@ -1,0 +1,1 @@
+"""How fast leadlex is, side by side with what else one could use: `python -m benchmarks`."""

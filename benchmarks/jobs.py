@@ -1,0 +1,223 @@
+"""What a client's process does and measures: `python -m benchmarks.jobs JOB CLIENT FACE URL COUNT` prints it as JSON.
+
+A job begins with a warm-up, so that what loads lazily is loaded and a connection is open; a process does one job.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import resource
+import statistics
+import sys
+import time
+import traceback
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import Any, Final, Self
+
+from benchmarks.clients import AsyncClient, SyncClient, async_client, sync_client
+from benchmarks.server import Plan, allow_many_sockets
+
+Values = dict[str, float]
+
+_WARM: Final = 20
+_MANY: Final = 2_000
+
+
+class Face:
+    """Use a client, async or sync, in one way; its end closes all that were made.
+
+    Args:
+        url: The server.
+        name: The client's.
+        sync: Whether it is the sync one.
+    """
+
+    def __init__(self, url: str, name: str, *, sync: bool) -> None:
+        self._url = url
+        self._make = partial(sync_client if sync else async_client, name)
+        self._runner = asyncio.Runner()
+        self._made: list[AsyncClient | SyncClient] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for client in self._made:
+            self.run(client.close())
+        self._runner.close()
+
+    def client(self, plan: Plan) -> Any:  # noqa: ANN401  # an async or a sync one, which differ in what they return
+        """Make a client whose answers go by a plan, where an event loop runs."""
+        self._made.append(self._runner.run(self._client(plan)))
+        return self._made[-1]
+
+    async def _client(self, plan: Plan) -> AsyncClient | SyncClient:
+        return self._make(f"{self._url}/{plan}")
+
+    def run(self, outcome: Any) -> Any:  # noqa: ANN401  # whatever it is
+        """Return an outcome, waiting for it where it is still to come."""
+        return self._runner.run(outcome) if asyncio.iscoroutine(outcome) else outcome
+
+    def took(self, work: Callable[[], object]) -> float:
+        """Do some work and tell its seconds."""
+        began = time.perf_counter()
+        self.run(work())
+        return time.perf_counter() - began
+
+
+def _peak() -> float:
+    """Tell the most MiB that this process ever held."""
+    unit = 1 << 20 if sys.platform == "darwin" else 1 << 10  # getrusage(2) on each
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+# Peers too ---------------------------------------------------------------------------------------------------------
+
+
+def _stream(face: Face, count: int, per_chunk: int) -> Values:
+    face.run(face.client(Plan(_MANY, per_chunk)).read())
+    client = face.client(Plan(count, per_chunk))
+    face.run(client.call())
+    return {"rate": count / face.took(client.read) / 1000}
+
+
+def stream_20(face: Face, count: int) -> Values:
+    """Measure thousand events a second, 20 in a chunk."""
+    return _stream(face, count, 20)
+
+
+def stream_1(face: Face, count: int) -> Values:
+    """Measure thousand events a second, one in a chunk."""
+    return _stream(face, count, 1)
+
+
+def call(face: Face, count: int) -> Values:
+    """Measure the microseconds of a JSON call."""
+    client = face.client(Plan())
+    face.run(client.calls(_WARM))
+    return {"time": face.took(lambda: client.calls(count)) / count * 1e6}
+
+
+def first_token(face: Face, count: int) -> Values:
+    """Measure the milliseconds between the server's sending of a first text and its arrival."""
+    client = face.client(Plan(1, 1, 20))
+    face.run(client.calls(_WARM))
+    return {"time": statistics.median(face.run(client.firsts(count)))}
+
+
+def concurrent(face: Face, count: int) -> Values:
+    """Measure the seconds of many streams at once, each of 20 events at 50 ms, and the MiB of a thousand."""
+    allow_many_sockets()
+    client = face.client(Plan(20, 1, 50))
+    face.run(client.calls(_WARM))
+    before = _peak()
+    return {"time": face.took(lambda: client.reads(count)), "memory": (_peak() - before) * 1000 / count}
+
+
+# leadlex alone -----------------------------------------------------------------------------------------------------
+
+
+async def _ticks(events: AsyncIterator[object], every: int) -> list[float]:
+    ticks, left = [time.perf_counter()], every
+    async for _ in events:
+        left -= 1
+        if not left:
+            ticks.append(time.perf_counter())
+            left = every
+    return ticks
+
+
+def long_stream(face: Face, count: int) -> Values:
+    """Measure how fast the last tenth of a stream is, against the first, and the MiB that it takes."""
+    face.run(face.client(Plan(_MANY, 20)).read())
+    lexi, before = face.client(Plan(count, 20)).lexi, _peak()
+    ticks = face.run(_ticks(lexi.stream_chat("Hi"), count // 10))
+    return {"last tenth": (ticks[1] - ticks[0]) / (ticks[10] - ticks[9]), "memory": _peak() - before}
+
+
+def collect(face: Face, count: int) -> Values:
+    """Measure thousand conversations a second with `collect`, at 25 ms a page."""
+    lexi = face.client(Plan(pause=25)).lexi
+    face.run(lexi.conversations().first_page())
+    return {"rate": count / face.took(lambda: lexi.conversations().collect(limit=count)) / 1000}
+
+
+def pages(face: Face, count: int) -> Values:
+    """Measure the same page after page."""
+    lexi = face.client(Plan(pause=25)).lexi
+    face.run(lexi.conversations().first_page())
+    return {"rate": count / face.took(lambda: _take(lexi.conversations(), count)) / 1000}
+
+
+async def _take(items: AsyncIterator[object], count: int) -> None:
+    async for _ in items:
+        count -= 1
+        if not count:
+            return
+
+
+class _Frames:
+    """Watch which functions of the package are called inside of a block, and how deep they stand in each other."""
+
+    def __init__(self, package: Path) -> None:
+        self._package = str(package)
+        self.codes = set[CodeType]()
+        self.depth = 0
+
+    def __enter__(self) -> Self:
+        sys.setprofile(self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.setprofile(None)
+
+    def _note(self, frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and self._is_ours(frame):
+            self.codes.add(frame.f_code)
+            self.depth = max(self.depth, sum(1 for each, _ in traceback.walk_stack(frame) if self._is_ours(each)))
+
+    def _is_ours(self, frame: FrameType) -> bool:
+        return frame.f_code.co_filename.startswith(self._package)
+
+
+async def _frames_of(lexi: Any, package: Path) -> Values:  # noqa: ANN401  # leadlex loads in its client's module
+    await lexi.chat("Hi")
+    with _Frames(package) as of_chat:
+        await lexi.chat("Hi")
+    async with lexi.stream_chat("Hi") as stream:
+        await anext(stream)
+        with _Frames(package) as of_event:
+            await anext(stream)
+    return {
+        "chat": len(of_chat.codes),
+        "event": len(of_event.codes),
+        "depth of a chat": of_chat.depth,
+        "depth of an event": of_event.depth,
+    }
+
+
+def frames(face: Face, _: int) -> Values:
+    """Count the distinct functions of the package that a `chat` and one more event of a stream call."""
+    lexi = face.client(Plan(_MANY, 20)).lexi
+    measured: Values = face.run(_frames_of(lexi, Path(sys.modules["leadlex"].__path__[0])))
+    return measured
+
+
+JOBS: Final[dict[str, Callable[[Face, int], Values]]] = {
+    job.__name__: job
+    for job in (stream_20, stream_1, call, first_token, concurrent, long_stream, collect, pages, frames)
+}
+
+
+def main(job: str, client: str, face: str, url: str, count: str) -> None:
+    """Do one job and print what it measured."""
+    with Face(url, client, sync=face == "sync") as used:
+        sys.stdout.write(json.dumps(JOBS[job](used, int(count))))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,35 @@
+"""The door to the extra `leadlex[aiohttp]`: what is behind it loads when it is used."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import httpx
+
+from ._errors import ConfigurationError
+from ._pool import no_cookies, tls_context
+
+MANY: Final = 10_000
+
+
+def aiohttp_client(*, max_connections: int = MANY) -> httpx.AsyncClient:
+    """Make an `httpx.AsyncClient` over aiohttp, for thousands of concurrent streams; given as `http_client`.
+
+    It runs under asyncio only. It can't prove that a request was never sent, so a `chat` that finds no connection is
+    not repeated, and whether it was charged is not known.
+
+    Args:
+        max_connections: How many connections there may be at once.
+
+    Raises:
+        ConfigurationError: The extra is missing, or `SSL_CERT_FILE` or `SSL_CERT_DIR` can't be used.
+
+    Example:
+        lexi = leadlex.AsyncLeadLex(http_client=leadlex.aiohttp_client)
+    """
+    try:
+        from ._session import SessionTransport  # noqa: PLC0415  # an extra, loaded when it is used
+    except ImportError:
+        raise ConfigurationError("aiohttp_client needs an extra: pip install 'leadlex[aiohttp]'.") from None
+    transport = SessionTransport(tls_context(), max_connections)
+    return httpx.AsyncClient(transport=transport, trust_env=False, cookies=no_cookies())
