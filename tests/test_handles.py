@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import threading
 import time
 from typing import Any
 
@@ -280,13 +281,17 @@ class TestPagers:
     @pytest.mark.parametrize(("left", "most"), [(3, 3), (0, 1), (1000, 8)])
     def test_side_by_side(self, face: Face, left: int, most: int) -> None:
         """Up to 8 pages are asked for side by side, and never more than the quota has left."""
-        running, seen = list[int](), list[int]()
+        running, seen, reached = list[int](), list[int](), threading.Event()
 
         def script(connection: Connection) -> None:
             while not connection.closed:
                 page = int(connection.receive_request().query["page"])
                 running.append(page)
                 seen.append(len(running))
+                if len(running) >= most:
+                    reached.set()
+                if page > 1:
+                    reached.wait(5)  # however busy this machine is, as many as may come get the time to
                 connection.sleep(0.05)
                 running.remove(page)
                 found = stable(200)(page, 10, 0)

@@ -202,8 +202,8 @@ class TestSilence:
     def test_total_of_all(self, face: Face) -> None:
         """`total` is for all attempts and the pauses between: a continuation gets what is left of it."""
         with ScriptedServer(spoiled("stream", Cut(PLACE), Cut(PLACE + 1, "stall"))) as server:
-            timeout = Timeout(idle=5, total=0.5)
-            seen = observe(face, "stream", server, timeout=timeout, deadline=0.5)
+            timeout = Timeout(idle=5, total=1.0)
+            seen = observe(face, "stream", server, timeout=timeout, deadline=1.0)
             seen.expect(StreamInterruptedError, charged="unknown", text=FIRST)
             assert (clock_of(seen), seen.resumes) == ("total", 1)
 
