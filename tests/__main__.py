@@ -22,6 +22,8 @@ CHECKS = {
     "leadlex._gen --check": ("leadlex._gen", "--check"),
 }
 
+SIDE_BY_SIDE = ("-n", "2", "--dist", "worksteal")
+
 SUMMARY = re.compile(r"\b\d+ (?:passed|failed|skipped|deselected|errors?)\b.* in \d|no tests ran in \d")
 
 
@@ -75,7 +77,7 @@ def main(arguments: Sequence[str]) -> int:
         outcomes["pytest"], summary = run_tests(["pytest", *arguments])
     else:
         outcomes["coverage erase"] = passes("coverage erase", "coverage", "erase")
-        outcomes["pytest"], summary = run_tests(["coverage", "run", "-m", "pytest"])
+        outcomes["pytest"], summary = run_tests(["coverage", "run", "-m", "pytest", *SIDE_BY_SIDE])
         outcomes["coverage combine"] = passes("coverage combine", "coverage", "combine")
         outcomes["coverage report"] = passes("coverage report", "coverage", "report")
     failed = [name for name, passed in outcomes.items() if not passed]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-
 import pytest
 
 from tests.matrix.rows import ROWS
@@ -19,19 +17,26 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "row(*ids): proves these rows of the fault matrix")
     config.addinivalue_line("markers", "heavy: a campaign that takes minutes; run with -m heavy")
     config.stash[_ran] = {}
+    config.pluginmanager.register(_Rows(config.stash[_ran]))
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(
-    item: pytest.Item, call: pytest.CallInfo[None]
-) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Write a test's rows where its reports take them from, out of a worker's process too."""
+    item.user_properties.extend(("row", row) for marker in item.iter_markers("row") for row in marker.args)
+
+
+class _Rows:
     """Keep which rows ran and how they ended."""
-    report = yield
-    if call.when == "call" or (call.when == "setup" and call.excinfo is not None):
-        for marker in item.iter_markers("row"):
-            for row in marker.args:
-                item.config.stash[_ran].setdefault(row, set()).add(report.outcome)
-    return report
+
+    def __init__(self, ran: dict[str, set[str]]) -> None:
+        self._ran = ran
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Take in how one test ended."""
+        if report.when == "call" or (report.when == "setup" and not report.passed):
+            for name, row in report.user_properties:
+                if name == "row":
+                    self._ran.setdefault(str(row), set()).add(report.outcome)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -62,13 +62,15 @@ def test_without_arguments_coverage_is_asked_for(
 ) -> None:
     """The whole run counts what the tests reached, and fails below the mark."""
     (tmp_path / "pyproject.toml").write_text(
-        '[tool.coverage.run]\nsource = ["counted"]\nparallel = true\n[tool.coverage.report]\nfail_under = 100\n',
+        '[tool.coverage.run]\nsource = ["counted"]\nparallel = true\npatch = ["subprocess"]\n'
+        "[tool.coverage.report]\nfail_under = 100\n",
         "utf-8",
     )
     (tmp_path / "counted").mkdir()
     (tmp_path / "counted" / "__init__.py").write_text("def unused():\n    pass\n", "utf-8")
     arguments_of_a_test("__import__('counted')", tmp_path)
     monkeypatch.setattr(runner, "ROOT", tmp_path)
+    monkeypatch.setenv("PYTEST_PLUGINS", "xdist.plugin")
     monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)  # set where these tests are themselves counted
     assert runner.main([]) == 1
     lines = capfd.readouterr().out.splitlines()
