@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 import zlib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
 from typing import Final
 
 import anyio.lowlevel
@@ -26,6 +26,7 @@ MAX_EVENT: Final = 8 << 20
 MAX_DRAIN: Final = 64 << 10
 _PIECE: Final = 64 << 10
 _CLOSING: Final = 1.0
+_NEVER: Final = float("inf")
 _BOM: Final = b"\xef\xbb\xbf"
 
 
@@ -62,26 +63,22 @@ class Clocks:
         self._deadline = deadline
         self._now = now
         self._clock: Clock = "first_event"
-        self._left = timeout.first_event if streams else None
-        self.waited: float = 0.0
+        self._allowed = timeout.first_event if streams else _NEVER
+        self._ends: float | None = None
         self.counts_idle: bool = False
-        self._last: float | None = None
 
     def note_event(self) -> None:
-        """Start to wait for the next event."""
-        self._clock, self._left = "event_idle", self._event_idle
-        self.waited = 0.0
-        self._last = None
+        """Give the next event a time of its own, which begins when it is waited for."""
+        self._clock, self._allowed, self._ends = "event_idle", self._event_idle, None
 
     def next_end(self) -> tuple[float, Clock]:
         """Return in how many seconds which clock runs out first."""
-        total = float("inf") if self._deadline is None else self._deadline - self._now()
-        events = float("inf") if self._left is None else self._left - self.waited
+        now = time.monotonic()
+        if self._ends is None:
+            self._ends = now + self._allowed
+        events = self._ends - now
+        total = _NEVER if self._deadline is None else self._deadline - self._now()
         return (total, "total") if total < events else (events, self._clock)
-
-    def _step_end(self) -> tuple[float, Clock]:
-        seconds, clock = self.next_end()
-        return (self.idle, "idle") if self.counts_idle and self.idle < seconds else (seconds, clock)
 
     async def wait(self, source: AsyncIterator[bytes]) -> bytes:
         """Return the next piece; a cancel scope costs 8 µs and is opened only where it could end first.
@@ -90,30 +87,26 @@ class Clocks:
             StopAsyncIteration: The body ended.
             Expired: A clock ran out.
         """
-        began = time.monotonic()
-        # A flood of comments is never waited for: what it costs to read counts as well.
-        self.waited += 0.0 if self._last is None else began - self._last
-        seconds, clock = self._step_end()
+        seconds, clock = self.next_end()
         if seconds <= 0:
-            # What is there at once is never waited for, and so never cancelled.
+            # A flood of comments is there at once: it is never waited for, and so never cancelled.
             raise Expired(clock)
-        try:
-            if seconds >= self.idle and not self.counts_idle:
+        if not self.counts_idle:
+            if seconds >= self.idle:
                 return await source.__anext__()
-            with anyio.move_on_after(seconds):
-                return await source.__anext__()
-            raise Expired(clock)
-        finally:
-            self._last = time.monotonic()
-            self.waited += self._last - began
+        elif self.idle < seconds:
+            seconds, clock = self.idle, "idle"
+        with anyio.move_on_after(seconds):
+            return await source.__anext__()
+        raise Expired(clock)
 
 
 # Codings -----------------------------------------------------------------------------------------------------------
 
 
 class _Plain:
-    def pieces(self, data: bytes) -> Iterator[bytes]:
-        yield data
+    def pieces(self, data: bytes) -> Iterable[bytes]:
+        return (data,)
 
     def check_end(self) -> None:
         pass
@@ -268,6 +261,8 @@ class LineGuard:
             end = 1
         else:
             return self._keep(data)
+        if not pending and end == len(data):
+            return data
         whole = bytes(pending) + data[:end]
         pending[:] = data[end:]
         return whole

@@ -278,18 +278,19 @@ class Reading:
         """Return what of an event is to be handed out, if anything."""
         fresh = event if self.replay is None else self.replay.new_part(event)
         if fresh is not None:
-            self._check(fresh)
+            if type(fresh) is TextDelta:
+                self._check(fresh)
             self.transcript.add(fresh)
         return fresh
 
     def _meant(self, sse: ServerSentEvent) -> tuple[StreamEvent, ...]:
         event = event_of(sse.event, sse.data)
-        if isinstance(event, End):
-            event = Done()
-        elif isinstance(event, WireProblem):
-            raise _Problem(event)
         if type(event) is TextDelta:
             return (self._whole_characters(event),)
+        if isinstance(event, WireProblem):
+            raise _Problem(event)
+        if isinstance(event, End):
+            event = Done()
         if type(event) is Done and self.half:
             return TextDelta(repaired(self.half)), event
         return (event,)
@@ -303,9 +304,7 @@ class Reading:
         whole = repaired(text[: len(text) - len(self.half)])
         return event if whole == event.delta else evolve(event, delta=whole)
 
-    def _check(self, event: StreamEvent) -> None:
-        if type(event) is not TextDelta:
-            return
+    def _check(self, event: TextDelta) -> None:
         known = self.transcript.conversation_id
         if known is not None and event.conversation_id not in (None, known):
             raise WireError("the stream changed to another conversation")

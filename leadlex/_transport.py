@@ -10,8 +10,7 @@ import logging
 import random
 import time
 import uuid
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Final, Generic, NoReturn, TypeVar
 
@@ -172,7 +171,7 @@ class Transport:
         clocks = Clocks(self.settings.timeout, call.deadline, self.time.now, streams=False)
         call.meta, call.progress = None, Progress()
         try:
-            with self._waiting(call), anyio.move_on_after(clocks.next_end()[0]):
+            with self.homes.here().waiting(clocks.next_end()[0]) as call.waits:
                 response = await self._head(call, clocks)
                 try:
                     return await self._answer(call, response, clocks)
@@ -210,12 +209,10 @@ class Transport:
         """Make one attempt to begin a stream; the caller closes what is opened."""
         clocks = Clocks(self.settings.timeout, call.deadline, self.time.now, streams=True)
         seconds, clock = clocks.next_end()
-        began = self.time.now()
         call.meta, call.progress = None, Progress()
         try:
-            with self._waiting(call), anyio.move_on_after(max(0.0, seconds)):
+            with self.homes.here().waiting(seconds) as call.waits:
                 response = await self._head(call, clocks)
-                clocks.waited = self.time.now() - began
                 return await self._opened(call, response, clocks)
             raise Expired(clock)  # noqa: TRY301  # translated with all the others
         except Exception as error:  # noqa: BLE001  # whatever it is, it is translated
@@ -235,16 +232,6 @@ class Transport:
         return Opened(text, clocks)
 
     # Heads ---------------------------------------------------------------------------------------------------------
-
-    @contextmanager
-    def _waiting(self, call: Call[Any]) -> Generator[None]:
-        """Let what is awaited in the block be ended by closing the client, or through the call."""
-        with self.homes.here().waiting() as scope:
-            call.waits = scope
-            try:
-                yield
-            finally:
-                call.waits = None
 
     async def _head(self, call: Call[Any], clocks: Clocks) -> httpx.Response:
         home = self.homes.here()
@@ -375,8 +362,7 @@ class Transport:
         if delay is None:
             self.fail(call, broken, handed_out)
         try:
-            with self._waiting(call):
-                await self.time.sleep(delay)
+            await self.rest(delay, call)
         except ClientClosedError as error:
             self.fail(call, Broken(broken.fault, error), handed_out)
         if too_late(self.settings.policy, self.time.now(), 0.0, call.first_failure, call.deadline, call.began):
@@ -407,14 +393,18 @@ class Transport:
         """Cancel what is still done inside after so many seconds, whatever it waits for."""
         return anyio.move_on_after(seconds)
 
-    async def rest(self, seconds: float) -> None:
-        """Sleep, unless the client is closed.
+    async def rest(self, seconds: float, call: Call[Any] | None = None) -> None:
+        """Sleep, unless the client is closed, or the wait ended through the call.
 
         Raises:
             ClientClosedError: It was.
         """
-        with self.homes.here().waiting():
+        with self.homes.here().waiting() as scope:
+            if call is not None:
+                call.waits = scope
             await self.time.sleep(seconds)
+        if scope.cancelled_caught:
+            raise ClientClosedError
 
     def fail(self, call: Call[Any], broken: Broken, handed_out: Transcript | None = None) -> NoReturn:
         """Raise what ended a call, with all that is known of it."""

@@ -330,10 +330,12 @@ class TestClocks:
     def test_event_idle(self) -> None:
         """From the first event on, the clock of events counts anew."""
         made = clocks(first_event=1, event_idle=2)
-        made.waited = 0.5
-        assert made.next_end() == (0.5, "first_event")
+        ends = [made.next_end(), made.next_end()]
         made.note_event()
-        assert made.next_end() == (2, "event_idle")
+        ends.append(made.next_end())
+        assert [clock for _, clock in ends] == ["first_event", "first_event", "event_idle"]
+        assert [seconds for seconds, _ in ends] == pytest.approx([1, 1, 2], abs=0.5)
+        assert ends[1] < ends[0]
 
     def test_json(self) -> None:
         """A JSON answer has no clock of events."""
