@@ -7,7 +7,7 @@ from typing import Final
 import httpx
 
 from ._errors import ConfigurationError
-from ._pool import no_cookies, tls_context
+from ._pool import cookieless, tls_context
 
 MANY: Final = 10_000
 
@@ -32,4 +32,4 @@ def aiohttp_client(*, max_connections: int = MANY) -> httpx.AsyncClient:
     except ImportError:
         raise ConfigurationError("aiohttp_client needs an extra: pip install 'leadlex[aiohttp]'.") from None
     transport = SessionTransport(tls_context(), max_connections)
-    return httpx.AsyncClient(transport=transport, trust_env=False, cookies=no_cookies())
+    return cookieless(httpx.AsyncClient(transport=transport, trust_env=False))

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import math
 import os
 import re
 import socket
 import ssl
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
-from contextlib import contextmanager, suppress
-from http.cookiejar import CookieJar, DefaultCookiePolicy
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import suppress
+from functools import partial
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, Final, cast
 from urllib.parse import urlsplit
@@ -22,6 +24,7 @@ from urllib.request import getproxies, proxy_bypass
 from weakref import WeakSet
 
 import anyio
+import h11
 import httpcore
 import httpx
 from anyio import RunFinishedError
@@ -79,11 +82,63 @@ class HealedPool(httpcore.AsyncConnectionPool):
 
 
 def _is_clean(connection: Any) -> bool:  # noqa: ANN401  # httpcore's, perhaps in one that tunnels
-    if not connection.is_idle():
-        return False
-    while hasattr(connection, "_connection"):
-        connection = connection._connection  # noqa: SLF001  # the parser is nowhere public
-    return not connection._h11_state.trailing_data[0]  # noqa: SLF001  # the same
+    return connection.is_idle() and not _layers(connection)[-1]._h11_state.trailing_data[0]  # noqa: SLF001  # not public
+
+
+def _layers(connection: Any) -> list[Any]:  # noqa: ANN401  # httpcore's
+    """List a connection and those inside of it; the last one parses."""
+    layers = [connection]
+    while hasattr(layers[-1], "_connection"):
+        layers.append(layers[-1]._connection)  # noqa: SLF001  # nowhere public
+    return layers
+
+
+_LOCKS: Final = ("_request_lock", "_connect_lock", "_state_lock")
+
+
+def _tune(connection: Any) -> None:  # noqa: ANN401  # httpcore's
+    """Spare a connection that has just given its first head what costs time and gives nothing.
+
+    httpcore's locks let the event loop turn when they are free too, three times a call. And each chunk of a body goes
+    up through seven layers by itself, even where one read brought a hundred.
+    """
+    *_, parser = layers = _layers(connection)
+    if "_receive_response_body" in vars(parser):
+        return
+    for layer in layers:
+        for lock in filter(vars(layer).__contains__, _LOCKS):
+            setattr(layer, lock, anyio.Lock(fast_acquire=True))
+    parser._receive_response_body = partial(_Blocks, parser)  # noqa: SLF001  # as above
+
+
+class _Blocks(AsyncIterator[bytes]):
+    """Read a body as httpcore does, but give all that one read brought at once.
+
+    It is no generator, for nobody could close one inside of httpcore's.
+    """
+
+    def __init__(self, parser: Any, request: httpcore.Request) -> None:  # noqa: ANN401  # httpcore's
+        self._parser = parser
+        self._timeout = request.extensions["timeout"]["read"]
+        self._event: Any = None
+
+    async def __anext__(self) -> bytes:
+        while not isinstance(self._event, h11.EndOfMessage | h11.PAUSED):
+            self._event = await self._parser._receive_event(timeout=self._timeout)  # noqa: SLF001  # as above
+            data = self._ready()
+            if data:
+                return data
+        raise StopAsyncIteration
+
+    def _ready(self) -> bytes:
+        data = bytearray()
+        while isinstance(self._event, h11.Data):
+            data += self._event.data
+            try:
+                self._event = self._parser._h11_state.next_event()  # noqa: SLF001  # as above
+            except h11.RemoteProtocolError:
+                break  # h11 says so again when it is asked for more
+        return bytes(data)
 
 
 class Places:
@@ -110,7 +165,7 @@ class Places:
             with anyio.move_on_after(seconds) as scope:
                 await self._free.acquire()
             if scope.cancelled_caught:
-                await request.extensions["trace"]("acquire.failed", {})
+                await request.extensions["trace"]("pool.acquire.failed", {})
                 raise httpx.PoolTimeout(f"all {self._limit} connections are in use by open streams and calls") from None
 
     def give_back(self) -> None:
@@ -147,6 +202,7 @@ class PooledTransport(httpx.AsyncBaseTransport):
         await self._places.take(request)
         try:
             answer = await self._shard().handle_async_request(_translated(request))
+            _tune(cast("Any", answer.stream)._pool_request.connection)  # noqa: SLF001  # nowhere public
         except BaseException:
             self._places.give_back()
             raise
@@ -236,7 +292,7 @@ def client_maker(settings: Settings) -> Callable[[], httpx.AsyncClient]:
 
     def make() -> httpx.AsyncClient:
         transport = PooledTransport(context, proxy, settings.max_connections)
-        return httpx.AsyncClient(transport=transport, trust_env=False, cookies=no_cookies())
+        return cookieless(httpx.AsyncClient(transport=transport, trust_env=False))
 
     return make
 
@@ -304,9 +360,15 @@ def _parsed(address: str) -> httpx.Proxy | None:
         return None
 
 
-def no_cookies() -> CookieJar:
-    """Make a jar that keeps nothing."""
-    return CookieJar(DefaultCookiePolicy(allowed_domains=[]))
+class _NoCookies(httpx.Cookies):
+    def extract_cookies(self, response: httpx.Response) -> None:
+        """Keep none, without the tenth of a call that it takes to look for some."""
+
+
+def cookieless(client: httpx.AsyncClient) -> httpx.AsyncClient:
+    """Return a client after it was made to keep no cookies."""
+    client._cookies = _NoCookies()  # noqa: SLF001  # what one gives to the constructor is copied into the common kind
+    return client
 
 
 # Clients by loop ---------------------------------------------------------------------------------------------------
@@ -326,7 +388,7 @@ class Home:
         self.responses: WeakSet[httpx.Response] = WeakSet()
         self._token = token
         self._process = os.getpid()
-        self._waits = set[anyio.CancelScope]()
+        self._waits: WeakSet[anyio.CancelScope] = WeakSet()
         self._keeper = _keep(client if owned else None)
         with suppress(StopIteration):
             self._keeper.__anext__().send(None)
@@ -337,21 +399,11 @@ class Home:
         is_closed = getattr(self._token.native_token, "is_closed", bool)
         return self._process != os.getpid() or self.client.is_closed or is_closed()
 
-    @contextmanager
-    def waiting(self) -> Generator[anyio.CancelScope]:
-        """End what is awaited in the block when the client is closed, or the scope cancelled.
-
-        Raises:
-            ClientClosedError: It was.
-        """
-        with anyio.CancelScope() as scope:
-            self._waits.add(scope)
-            try:
-                yield scope
-            finally:
-                self._waits.discard(scope)
-        if scope.cancelled_caught:
-            raise ClientClosedError
+    def waiting(self, seconds: float = math.inf) -> anyio.CancelScope:
+        """Return a scope for what is to end after so many seconds, and when the client is closed."""
+        scope = anyio.move_on_after(max(0.0, seconds))
+        self._waits.add(scope)
+        return scope
 
     async def aclose(self) -> None:
         """End what runs, and close the connections."""
@@ -368,9 +420,8 @@ class Home:
             self._token.backend_class.run_sync_soon(self._start_to_close, (), self._token.native_token)
 
     def _start_to_close(self) -> None:
-        trio = sys.modules.get("trio")
-        if trio is not None and trio.lowlevel.in_trio_run():
-            trio.lowlevel.spawn_system_task(self.aclose)
+        if _in_trio():
+            sys.modules["trio"].lowlevel.spawn_system_task(self.aclose)
         else:
             self._closing = asyncio.get_running_loop().create_task(self.aclose())
 
@@ -433,6 +484,7 @@ class Homes:
 
 def homes_for(settings: Settings, given: object) -> Homes:
     """Make the homes of a client, from the user's `httpx.AsyncClient`, a function that makes one, or our own."""
+    _load_what_calls_need()
     if given is None:
         return Homes(client_maker(settings))
     if isinstance(given, httpx.AsyncClient):
@@ -440,3 +492,15 @@ def homes_for(settings: Settings, given: object) -> Homes:
     if not callable(given):
         refuse("http_client", "an httpx.AsyncClient or a function that makes one", type(given).__name__)
     return Homes(cast("Callable[[], httpx.AsyncClient]", given))
+
+
+def _in_trio() -> bool:
+    trio = sys.modules.get("trio")
+    return trio is not None and bool(trio.lowlevel.in_trio_run())
+
+
+def _load_what_calls_need() -> None:
+    """Load what a first call would, for somebody waits for that one: the loop's backend, and what looks up a host."""
+    for module in (f"anyio._backends._{'trio' if _in_trio() else 'asyncio'}", "concurrent.futures.thread"):
+        import_module(module)
+    "".encode("idna")

@@ -172,7 +172,7 @@ class Progress:
     def note(self, name: str, info: Mapping[str, Any]) -> None:
         """Take in one event of the trace."""
         self.traced = True
-        step = name.rpartition(".")[0].rpartition(".")[2] + name[name.rfind(".") :]
+        step = name[name.find(".") + 1 :]
         connecting = getattr(info.get("request"), "method", None) == b"CONNECT"
         match step:
             case "connect_tcp.started":
@@ -185,7 +185,7 @@ class Progress:
                 self.written = True
             case "receive_response_headers.complete":
                 self._note_status(int(info["return_value"][1]))
-            case "acquire.failed":
+            case "acquire.failed":  # `_pool` says so itself
                 self.pool_failed = True
             case _:
                 pass

@@ -43,6 +43,7 @@ SHARED_WITH_SANDBOX = 2
 PARTIES: Mapping[str, frozenset[str] | None] = {
     "attrs": None,
     "cattrs": frozenset({"_wire"}),
+    "h11": frozenset({"_pool"}),
     "httpx_sse": frozenset({"_stream"}),
     "httpcore": frozenset({"_pool", "_faults"}),
     "httpx": frozenset(
@@ -260,6 +261,7 @@ FUNCTION_IMPORTS = frozenset(
         ("leadlex", "__getattr__", "(import_module)"),
         ("leadlex._aiohttp", "aiohttp_client", "_session"),
         ("leadlex._client", "sandbox", "sandbox"),
+        ("leadlex._pool", "_load_what_calls_need", "(import_module)"),
         ("leadlex.cli", "main", "cli"),
         ("leadlex.cli._prompt", "edit_lines", "(import_module)"),
         ("leadlex.sandbox", "__getattr__", "(import_module)"),

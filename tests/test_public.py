@@ -68,6 +68,42 @@ def test_importing_leadlex_loads_nothing_heavy() -> None:
     assert loaded.isdisjoint({"httpx", "httpcore", "httpx_sse", "cattrs", "attrs", "anyio"})
 
 
+FIRST_CALLS = """
+import asyncio, json, sys
+import leadlex
+
+async def calls(lexi):
+    await lexi.chat("Hi")
+    await lexi.stream_chat("Hi").final_reply()
+    await lexi.conversations().collect()
+
+async def first():
+    async with leadlex.AsyncLeadLex("wbk_invented", base_url=sys.argv[1]) as lexi:
+        before = {*sys.modules}
+        await calls(lexi)
+        return before
+
+def first_sync():
+    with leadlex.LeadLex("wbk_invented", base_url=sys.argv[1]) as lexi:
+        before = {*sys.modules}
+        lexi.chat("Hi"), lexi.stream_chat("Hi").final_reply(), lexi.conversations().collect()
+        return before
+
+before = asyncio.run(first()) if sys.argv[2] == "async" else first_sync()
+print(*{*sys.modules} - before)
+"""
+
+
+@pytest.mark.parametrize("face", ["async", "sync"])
+def test_a_first_call_loads_nothing(face: str) -> None:
+    """What a call needs is loaded by the constructor: the first answer comes as fast as the others."""
+    with Sandbox() as sandbox:
+        url = sandbox.url.replace("127.0.0.1", "localhost")  # a host to look up
+        words = [sys.executable, "-c", FIRST_CALLS.replace("wbk_invented", sandbox.api_key), url, face]
+        run = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (run.stdout.split(), run.stderr) == ([], "")
+
+
 def every_error(kind: type[BaseException]) -> Iterator[str]:
     """Name an error and what is derived from it in the library."""
     if kind.__module__.startswith("leadlex."):

@@ -697,6 +697,6 @@ def test_progress_without_a_trace() -> None:
 def test_progress_in_the_pool() -> None:
     """A call that got no connection was never sent."""
     progress = Progress(handed_over=True)
-    progress.note("acquire.failed", {})
+    progress.note("pool.acquire.failed", {})
     assert progress.fault is Fault.POOL
     assert not progress.may_have_acted

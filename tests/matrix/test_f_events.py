@@ -155,7 +155,7 @@ def test_false_ends(face: Face, last: bytes) -> None:
 
 
 @pytest.mark.row("F07")
-@pytest.mark.parametrize("late", [text("more") + DONE, text("more" * 10_000) * 3], ids=["little", "much"])
+@pytest.mark.parametrize("late", [text("more") + DONE, text("more" * 10_000) * 6], ids=["little", "much"])
 def test_events_after_the_end(face: Face, late: bytes) -> None:
     """What follows the end is ignored; a little is read off so that the connection is used again."""
     stream = text(HALF) + DONE + DONE_LINE + b"\n" + late
