@@ -21,6 +21,7 @@ from typing import Any, Final, Generic, NoReturn, Self, TypeVar
 
 import anyio
 from anyio import RunFinishedError
+from anyio.abc import TaskGroup, TaskStatus
 from anyio.from_thread import BlockingPortal
 from anyio.lowlevel import EventLoopToken, current_token
 
@@ -71,6 +72,8 @@ class _LoopThread:
         self._aclose = aclose
         self._ready = threading.Event()
         self._token: EventLoopToken | None = None
+        self._group: TaskGroup | None = None
+        self._lock = threading.RLock()  # as the bridge's
         self._is_stopping = False
         self._thread = threading.Thread(target=self._run, name="leadlex", daemon=True)
         try:
@@ -116,12 +119,32 @@ class _LoopThread:
         self.wait(self._ready)
         if self._token is None:
             raise APIConnectionError("No event loop could be started: are there too many open files?")
+        with self._lock:
+            if self._group is None:
+                self._open_group()
         call.thread = self
-        try:
-            self._portal.start_task_soon(call.run)
-        except RuntimeError:
+        if not self.soon(self._begin, call):
             call.thread = None
+            raise ClientClosedError
+
+    def _open_group(self) -> None:
+        try:
+            self._portal.start_task(self._hold_group)
+        except RuntimeError:
             raise ClientClosedError from None
+
+    async def _hold_group(self, *, task_status: TaskStatus[None]) -> None:
+        """Run all calls in one task of the portal's, which would wait for the loop twice for a task of its own."""
+        async with anyio.create_task_group() as self._group:
+            task_status.started()
+            await self._portal.sleep_until_stopped()
+
+    def _begin(self, call: _Call[Any]) -> None:
+        """Start a call, in the loop, unless it is ending."""
+        try:
+            self._group.start_soon(call.run)  # type: ignore[union-attr]  # it is open by now
+        except RuntimeError:
+            call.ended.set()
 
     def soon(self, function: Callable[..., object], *args: object) -> bool:
         """Run a function in the loop, without waiting; tell whether there still is one in this process."""
@@ -183,7 +206,7 @@ class _Call(Generic[T]):
             with anyio.CancelScope(shield=self._outlasts) as self._scope:
                 self._value.append(await self._coroutine)
         except asyncio.CancelledError:
-            raise
+            pass  # the group of all calls would end with one that raises it
         except BaseException as error:  # noqa: BLE001  # raised again in the thread that waits
             self._error = error
         finally:
@@ -219,7 +242,7 @@ class _Call(Generic[T]):
         if not self._value:
             self._close_unbegun()
             error = ClientClosedError("The client was closed during the call.")
-            error.charged = "unknown"
+            error.charged = "unknown" if self.has_begun else "no"
             raise error
         return self._value[0]
 
