@@ -54,12 +54,12 @@ class Work:
 
 
 WORKS: Final[Mapping[str, Work]] = {
-    "async-20": Work("stream_20", _runs("floor", "by hand", *PEERS, "leadlex"), 40_000, 2_000),
-    "async-1": Work("stream_1", _runs("floor", "by hand", *PEERS, "leadlex"), 20_000, 2_000),
-    "sync-20": Work("stream_20", _runs("by hand", *PEERS, "leadlex", face="sync"), 40_000, 2_000),
-    "sync-1": Work("stream_1", _runs("by hand", *PEERS, "leadlex", face="sync"), 20_000, 2_000),
-    "json-async": Work("call", _runs("floor", "by hand", *PEERS, "leadlex"), 2_000, 100),
-    "json-sync": Work("call", _runs("by hand", *PEERS, "leadlex", face="sync"), 2_000, 100),
+    "async-20": Work("stream_20", _runs("floor", "by hand", *PEERS, "leadlex"), 20_000, 2_000),
+    "async-1": Work("stream_1", _runs("floor", "by hand", *PEERS, "leadlex"), 10_000, 2_000),
+    "sync-20": Work("stream_20", _runs("by hand", *PEERS, "leadlex", face="sync"), 20_000, 2_000),
+    "sync-1": Work("stream_1", _runs("by hand", *PEERS, "leadlex", face="sync"), 10_000, 2_000),
+    "json-async": Work("call", _runs("floor", "by hand", *PEERS, "leadlex"), 1_000, 100),
+    "json-sync": Work("call", _runs("by hand", *PEERS, "leadlex", face="sync"), 1_000, 100),
     "concurrent": Work("concurrent", _runs("floor", "by hand", *PEERS, "leadlex", "leadlex[aiohttp]"), 1_000, 100),
     "first-token": Work(
         "first_token",

@@ -118,3 +118,13 @@ def test_an_unknown_name_is_refused() -> None:
     run = subprocess.run(words, cwd=Path(__file__).parent.parent, capture_output=True, text=True, check=False)
     assert run.returncode == 2
     assert "async-20" in run.stderr
+
+
+def test_no_layer_creeps_in(url: str) -> None:
+    """A call goes through few frames of the package's own and few of its functions: a new layer must earn its place."""
+    with Face(url, "leadlex", sync=False) as face:
+        counted = JOBS["frames"](face, 1)
+    assert counted["depth of a chat"] <= 12
+    assert counted["depth of an event"] <= 7
+    assert counted["chat"] <= 86
+    assert counted["event"] <= 16
