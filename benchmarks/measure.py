@@ -52,10 +52,17 @@ def measure(names: Iterable[str], url: str, rounds: int, say: Callable[[str], ob
         work = WORKS[name]
         found = samples[name] = {column: [] for column in work.runs}
         for number in range(rounds):
-            for column, run in work.runs.items():
+            for column, run in _turned(work.runs, number):
                 say(f"{name}, round {number + 1} of {rounds}: {column}")
                 found[column].append(sample(command(work, run, url, quick=quick)))
     return samples
+
+
+def _turned(runs: Mapping[str, Run], number: int) -> list[tuple[str, Run]]:
+    """Let another one begin each round: who follows the heaviest finds a machine that is still busy with its end."""
+    columns = list(runs.items())
+    first = number % len(columns)
+    return columns[first:] + columns[:first]
 
 
 def medians(samples: Mapping[str, Mapping[str, list[dict[str, float]]]]) -> Measured:

@@ -266,22 +266,24 @@ class Reading:
             for sse in late:
                 self.alive = True
                 for event in self._meant(sse):
-                    fresh = self._fresh(event)
+                    fresh = event if self.replay is None else self.replay.new_part(event)
                     if fresh is not None:
+                        self._take(fresh)
                         yield fresh
                 if self.transcript.done:
                     _note_second_done(late)
         except Exception as error:  # noqa: BLE001  # whatever it is, it is translated
             self.broken = _broken(self, error)
 
-    def _fresh(self, event: StreamEvent) -> StreamEvent | None:
-        """Return what of an event is to be handed out, if anything."""
-        fresh = event if self.replay is None else self.replay.new_part(event)
-        if fresh is not None:
-            if type(fresh) is TextDelta:
-                self._check(fresh)
-            self.transcript.add(fresh)
-        return fresh
+    def _take(self, event: StreamEvent) -> None:
+        """Check what is handed out, and write it down."""
+        if type(event) is TextDelta:
+            known = self.transcript.conversation_id
+            if known is not None and event.conversation_id not in (None, known):
+                raise WireError("the stream changed to another conversation")
+            if self.transcript.length > MAX_TEXT:
+                raise Unusable(f"its text is longer than {MAX_TEXT >> 20} Mi characters")
+        self.transcript.add(event)
 
     def _meant(self, sse: ServerSentEvent) -> tuple[StreamEvent, ...]:
         event = event_of(sse.event, sse.data)
@@ -303,13 +305,6 @@ class Reading:
         self.half = text[-1] if "\ud800" <= text[-1] <= "\udbff" else ""
         whole = repaired(text[: len(text) - len(self.half)])
         return event if whole == event.delta else evolve(event, delta=whole)
-
-    def _check(self, event: TextDelta) -> None:
-        known = self.transcript.conversation_id
-        if known is not None and event.conversation_id not in (None, known):
-            raise WireError("the stream changed to another conversation")
-        if self.transcript.length > MAX_TEXT:
-            raise Unusable(f"its text is longer than {MAX_TEXT >> 20} Mi characters")
 
 
 class _Problem(Exception):
