@@ -5,7 +5,6 @@ Rule: this is the only room that knows httpcore's inside, and it decides nothing
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
 import math
 import os
@@ -14,6 +13,7 @@ import socket
 import ssl
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from importlib import import_module
@@ -284,9 +284,12 @@ def client_maker(settings: Settings) -> Callable[[], httpx.AsyncClient]:
     Raises:
         ConfigurationError: `SSL_CERT_FILE`, `SSL_CERT_DIR` or a proxy variable can't be used.
     """
-    parts = urlsplit(settings.base_url)
-    secure = parts.scheme == "https"
-    context = tls_context() if secure else None
+    secure = urlsplit(settings.base_url).scheme == "https"
+    with ThreadPoolExecutor(1) as aside:
+        # OpenSSL reads the certificates without the GIL, so that loading modules meanwhile takes no time of its own.
+        reading = aside.submit(tls_context) if secure else None
+        _load_what_calls_need()
+    context = reading.result() if reading else None
     # A plain-http base URL is this machine: a proxy would only learn the key.
     proxy = environment_proxy(settings.address, context) if secure else None
 
@@ -423,7 +426,8 @@ class Home:
         if _in_trio():
             sys.modules["trio"].lowlevel.spawn_system_task(self.aclose)
         else:
-            self._closing = asyncio.get_running_loop().create_task(self.aclose())
+            loop: Any = self._token.native_token
+            self._closing = loop.create_task(self.aclose())
 
 
 async def _keep(client: httpx.AsyncClient | None) -> AsyncGenerator[None, None]:
@@ -484,9 +488,9 @@ class Homes:
 
 def homes_for(settings: Settings, given: object) -> Homes:
     """Make the homes of a client, from the user's `httpx.AsyncClient`, a function that makes one, or our own."""
-    _load_what_calls_need()
     if given is None:
         return Homes(client_maker(settings))
+    _load_what_calls_need()
     if isinstance(given, httpx.AsyncClient):
         return Homes(lambda: given, owned=False)
     if not callable(given):
@@ -501,6 +505,5 @@ def _in_trio() -> bool:
 
 def _load_what_calls_need() -> None:
     """Load what a first call would, for somebody waits for that one: the loop's backend, and what looks up a host."""
-    for module in (f"anyio._backends._{'trio' if _in_trio() else 'asyncio'}", "concurrent.futures.thread"):
-        import_module(module)
+    import_module(f"anyio._backends._{'trio' if _in_trio() else 'asyncio'}")
     "".encode("idna")
