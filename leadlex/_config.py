@@ -321,13 +321,13 @@ def _header_of(name: object, text: object) -> tuple[str, str]:
     return name, text
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, eq=False, repr=False)
 class Settings:
     """Hold the checked options of a client."""
 
     base_url: str
     key: Key
-    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    headers: tuple[tuple[str, str], ...] = ()
     timeout: Timeout = DEFAULT_TIMEOUT
     policy: RetryPolicy = DEFAULT_RETRIES
     resume: bool = True

@@ -38,7 +38,7 @@ REDIRECTS: Final = frozenset({300, 301, 302, 303, 307, 308})  # RFC 9110, 15.4: 
 _SHOWN: Final = 200
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class Broken:
     """Say how an attempt ended without what was asked for.
 
@@ -64,7 +64,7 @@ class Rejected(Exception):
 # Answers that are errors -------------------------------------------------------------------------------------------
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class Translator:
     """Translate what ends the attempts of one client.
 

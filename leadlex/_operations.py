@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, Generic, Literal, TypeVar
 from urllib.parse import quote, urlencode
 
-from attrs import evolve, field, frozen
+from attrs import evolve, frozen
 
 from ._config import whole
 from ._errors import discreet, refuse
@@ -46,7 +46,7 @@ MAX_ID: Final = 1024
 MAX_BODY: Final = 8 << 20
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, eq=False, repr=False)
 class Operation(Generic[T]):
     """Say what one call of the API is.
 
@@ -68,15 +68,15 @@ class Operation(Generic[T]):
 
     name: str
     method: str
-    path: str = field(repr=False)
-    read: Callable[[Any, Meta], T] = field(repr=False)
-    query: str = field(default="", repr=False)
-    body: bytes | None = field(default=None, repr=False)
+    path: str
+    read: Callable[[Any, Meta], T]
+    query: str = ""
+    body: bytes | None = None
     repeat: Repeat = "free"
     costs: bool = False
     permission: Permission | None = None
     idempotency_key: str | None = None
-    conversation_id: str | None = field(default=None, repr=False)
+    conversation_id: str | None = None
     streams: bool = False
     empty: bool = False
 

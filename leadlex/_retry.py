@@ -151,7 +151,7 @@ def fault_of_code(code: str | None) -> Fault:
     return Fault.EVENT if code in PASSING_CODES else Fault.FINAL_EVENT
 
 
-@define
+@define(eq=False, repr=False)
 class Progress:
     """Keep how far an attempt came, from the events of httpcore's trace where the transport gives them.
 

@@ -74,7 +74,7 @@ class Time:
         await anyio.sleep(seconds)
 
 
-@define
+@define(eq=False, repr=False)
 class Seen:
     """Hold what the service last said, for all copies of a client."""
 
@@ -82,7 +82,7 @@ class Seen:
     credits_remaining: int | None = None
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Call(Generic[T]):
     """Keep the record of one logical call over all its attempts."""
 
@@ -96,9 +96,9 @@ class Call(Generic[T]):
     taken: int = 0
     charged: Charged = "no"
     head_seen: bool = False
-    meta: Meta | None = field(default=None, repr=False)
-    waits: anyio.CancelScope | None = field(default=None, repr=False)
-    progress: Progress = field(factory=Progress, repr=False)
+    meta: Meta | None = None
+    waits: anyio.CancelScope | None = None
+    progress: Progress = field(factory=Progress)
 
     @property
     def charged_now(self) -> Charged:
@@ -107,7 +107,7 @@ class Call(Generic[T]):
         return worse(self.charged, "unknown" if sent else "no")
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class Opened:
     """Hold a stream whose head was read and found good."""
 
