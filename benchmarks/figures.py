@@ -192,6 +192,8 @@ FIGURES: Final = (
     Figure("1,000,000 events: memory", "million", "memory", "MiB", (Aim("≤", 64),)),
     Figure("distinct frames of a chat", "frames", "chat", "", (Aim("≤", 12),)),
     Figure("distinct frames of an event", "frames", "event", "", (Aim("≤", 4),)),
+    Figure("of them coroutines, a chat", "frames", "waiting in a chat", ""),
+    Figure("of them coroutines, an event", "frames", "waiting in an event", ""),
     Figure("deepest stack of own frames, a chat", "frames", "depth of a chat", ""),
     Figure("deepest stack of own frames, an event", "frames", "depth of an event", ""),
 )

@@ -271,8 +271,11 @@ def _carrying(meta: Meta, value: T) -> T:
     return value
 
 
+_read_any_reply: Final = _reader(ChatReply)
+
+
 def _read_reply(answer: Any, meta: Meta) -> ChatReply:  # noqa: ANN401  # JSON
-    reply = _reader(ChatReply)(answer, meta)
+    reply = _read_any_reply(answer, meta)
     if reply.conversation_id is None:
         raise WireError("data.conversation_id is missing")
     return reply

@@ -12,8 +12,8 @@ import pytest
 
 import leadlex
 from leadlex._bridge import Bridge
-from leadlex._pool import Held, Places
-from tests.support.answers import head
+from leadlex._pool import Held, Places, PooledTransport
+from tests.support.answers import chunk, head, last_chunk, sse_head
 from tests.support.faces import Face
 from tests.support.lexi import LexiScript
 from tests.support.server import Connection, ScriptedServer
@@ -112,6 +112,24 @@ def test_a_place_is_given_back_once() -> None:
         await places.take(request)
 
     anyio.run(main)
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_what_one_read_brought_comes_at_once(backend: str) -> None:
+    """A hundred chunks in one segment are one piece of a body, as long as httpcore's inside is as we know it."""
+    pieces = [f"{number:03}".encode() for number in range(100)]
+
+    def serve(connection: Connection) -> None:
+        connection.receive_request()
+        connection.send(sse_head() + b"".join(map(chunk, pieces)) + last_chunk())
+
+    async def main(url: str) -> list[bytes]:
+        transport = PooledTransport(None, None, 1)
+        async with httpx.AsyncClient(transport=transport) as client, client.stream("GET", url) as response:
+            return [piece async for piece in response.aiter_raw()]
+
+    with ScriptedServer(serve) as server:
+        assert anyio.run(main, server.url, backend=backend) == [b"".join(pieces)]
 
 
 def test_the_loops_thread_does_not_wait_for_itself() -> None:
