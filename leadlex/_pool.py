@@ -13,7 +13,7 @@ import socket
 import ssl
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from importlib import import_module
@@ -286,10 +286,9 @@ def client_maker(settings: Settings) -> Callable[[], httpx.AsyncClient]:
     """
     secure = urlsplit(settings.base_url).scheme == "https"
     with ThreadPoolExecutor(1) as aside:
-        # OpenSSL reads the certificates without the GIL, so that loading modules meanwhile takes no time of its own.
-        reading = aside.submit(tls_context) if secure else None
+        read = _begin_to_read(aside) if secure else None
         _load_what_calls_need()
-    context = reading.result() if reading else None
+    context = read() if read else None
     # A plain-http base URL is this machine: a proxy would only learn the key.
     proxy = environment_proxy(settings.address, context) if secure else None
 
@@ -298,6 +297,14 @@ def client_maker(settings: Settings) -> Callable[[], httpx.AsyncClient]:
         return cookieless(httpx.AsyncClient(transport=transport, trust_env=False))
 
     return make
+
+
+def _begin_to_read(aside: Executor) -> Callable[[], ssl.SSLContext]:
+    """Read the certificates aside: OpenSSL does it without the GIL, so that what is done meanwhile takes no time."""
+    try:
+        return aside.submit(tls_context).result
+    except RuntimeError:  # no thread is to be had: the interpreter ends, or the process has too many
+        return tls_context
 
 
 def tls_context() -> ssl.SSLContext:

@@ -433,6 +433,20 @@ def test_closing_while_the_interpreter_ends(python: Python) -> None:
         assert all(" leadlex: " in line for line in ended.errors.splitlines()), ended
 
 
+MADE_AT_EXIT = """
+import atexit, leadlex
+atexit.register(lambda: print(type(leadlex.LeadLex()).__name__))
+"""
+
+
+@every_python
+@pytest.mark.row("J10")
+def test_made_while_the_interpreter_ends(python: Python) -> None:
+    """A client can be made, with its certificates read, where no thread can be started any more."""
+    ended = python.run(MADE_AT_EXIT, "https://localhost")
+    assert (ended.code, ended.output, ended.errors) == (0, "LeadLex\n", ""), ended
+
+
 # Forks -------------------------------------------------------------------------------------------------------------
 
 #: Each begins with a client that has a stream running, and prints what its children say.
