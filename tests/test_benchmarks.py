@@ -128,6 +128,6 @@ def test_no_layer_creeps_in(url: str) -> None:
     assert counted["waiting in a chat"] <= 13
     assert counted["waiting in an event"] <= 1
     assert counted["depth of a chat"] <= 12
-    assert counted["depth of an event"] <= 7
+    assert counted["depth of an event"] <= 5
     assert counted["chat"] <= 85
-    assert counted["event"] <= 14
+    assert counted["event"] <= 11
