@@ -12,6 +12,7 @@ import threading
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any, Self
 
@@ -175,6 +176,19 @@ def test_no_thread_to_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
                 lexi.chat("Hi")
         assert caught.value.charged == "no"
         assert lexi.chat("Hi").response == CHAT["response"]
+
+
+def test_no_thread_to_read_certificates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system gives no thread, the constructor reads the certificates itself, and refuses bad ones as ever."""
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", refuse)
+    leadlex.AsyncLeadLex(API_KEY)
+    monkeypatch.setenv("SSL_CERT_FILE", "nowhere.pem")
+    with pytest.raises(ConfigurationError, match="SSL_CERT_FILE"):
+        leadlex.AsyncLeadLex(API_KEY)
 
 
 # What asyncio says when a loop goes that was built by half.
