@@ -66,7 +66,7 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
 
 
 def compile_package() -> None:
-    """Compile leadlex, as pip does with what it installs: a process that may write none would at each import."""
+    """Compile leadlex, as pip does: where no bytecode may be written, each import would compile it anew."""
     compileall.compile_dir(HERE.parent / "leadlex", quiet=1)
 
 
