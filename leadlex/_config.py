@@ -15,7 +15,7 @@ from attrs import evolve, field, frozen
 
 from ._errors import ConfigurationError, discreet, refuse
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 BASE_URL: Final = "https://data.leadlex.com/functions/v1/api-gateway"
 USER_AGENT: Final = f"leadlex-python/{__version__}"
