@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         ClientClosedError,
         ConfigurationError,
         ConflictError,
+        IdempotencyError,
         InsufficientCreditsError,
         LeadLexError,
         NotFoundError,
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
         WebhookVerificationError,
     )
     from ._events import Done, StreamEvent, TextDelta, Thinking, ToolStep, UnknownEvent
-    from ._meta import Charged, Meta, RateLimit
+    from ._meta import Attempt, Charged, Meta, RateLimit
     from ._models import (
         ChatContext,
         ChatReply,
@@ -67,6 +68,7 @@ __all__ = [
     "AsyncLeadLex",
     "AsyncPager",
     "AsyncThread",
+    "Attempt",
     "AuthenticationError",
     "BadRequestError",
     "Charged",
@@ -80,6 +82,7 @@ __all__ = [
     "ConversationSummary",
     "Done",
     "EntityContext",
+    "IdempotencyError",
     "InsufficientCreditsError",
     "LeadLex",
     "LeadLexError",
@@ -121,13 +124,13 @@ if not TYPE_CHECKING:
         "_client": "AsyncLeadLex",
         "_config": "RetryPolicy Timeout __version__",
         "_errors": (
-            "APIConnectionError APIResponseError APIStatusError APITimeoutError AuthenticationError BadRequestError "
-            "ClientClosedError ConfigurationError ConflictError InsufficientCreditsError LeadLexError NotFoundError "
-            "PaginationError PermissionDeniedError RateLimitError ServerError StreamBusyError StreamDivergedError "
-            "StreamInterruptedError WebhookVerificationError"
+            "APIConnectionError APIResponseError APIStatusError APITimeoutError AuthenticationError "
+            "BadRequestError ClientClosedError ConfigurationError ConflictError IdempotencyError "
+            "InsufficientCreditsError LeadLexError NotFoundError PaginationError PermissionDeniedError RateLimitError "
+            "ServerError StreamBusyError StreamDivergedError StreamInterruptedError WebhookVerificationError"
         ),
         "_events": "Done StreamEvent TextDelta Thinking ToolStep UnknownEvent",
-        "_meta": "Charged Meta RateLimit",
+        "_meta": "Attempt Charged Meta RateLimit",
         "_models": (
             "ChatContext ChatReply Conversation ConversationSummary EntityContext Message Page RawReply StreamContext "
             "Task TaskDecision"

@@ -25,10 +25,10 @@ from anyio.abc import TaskGroup, TaskStatus
 from anyio.from_thread import BlockingPortal
 from anyio.lowlevel import EventLoopToken, current_token
 
-from ._errors import APIConnectionError, ClientClosedError, ConfigurationError, StreamBusyError, StreamInterruptedError
+from ._errors import APIConnectionError, ClientClosedError, ConfigurationError, StreamInterruptedError
 from ._events import StreamEvent, TextDelta
 from ._pager import Batched
-from ._stream import AsyncChatStream, read_batch
+from ._stream import AsyncChatStream, about, busy, read_batch
 
 T = TypeVar("T")
 
@@ -40,6 +40,9 @@ BUFFER: Final = 512
 
 _GRACE: Final = 2.0
 """Seconds that an interrupted call gets to end, and a closed loop to stop."""
+
+
+_NOTHING_SENT: Final = {"charged": "no"}
 
 
 def _drive(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -79,7 +82,7 @@ class _LoopThread:
         try:
             self._thread.start()
         except RuntimeError:
-            raise APIConnectionError("No thread could be started: are there too many?") from None
+            raise APIConnectionError("No thread could be started: are there too many?", _NOTHING_SENT) from None
 
     def _run(self) -> None:
         with suppress(OSError):  # no descriptors for a loop; `start` tells
@@ -118,20 +121,20 @@ class _LoopThread:
             raise ConfigurationError("A sync call can't be made from the client's own thread, as from a hook.")
         self.wait(self._ready)
         if self._token is None:
-            raise APIConnectionError("No event loop could be started: are there too many open files?")
+            raise APIConnectionError("No event loop could be started: are there too many open files?", _NOTHING_SENT)
         with self._lock:
             if self._group is None:
                 self._open_group()
         call.thread = self
         if not self.soon(self._begin, call):
             call.thread = None
-            raise ClientClosedError
+            raise ClientClosedError(facts=_NOTHING_SENT)
 
     def _open_group(self) -> None:
         try:
             self._portal.start_task(self._hold_group)
         except RuntimeError:
-            raise ClientClosedError from None
+            raise ClientClosedError(facts=_NOTHING_SENT) from None
 
     async def _hold_group(self, *, task_status: TaskStatus[None]) -> None:
         """Run all calls in one task of the portal's, which would wait for the loop twice for a task of its own."""
@@ -281,7 +284,7 @@ class Bridge:
         """
         with self._lock:
             if self._closed:
-                raise ClientClosedError
+                raise ClientClosedError(facts=_NOTHING_SENT)
             if self._thread is None or self._thread.has_failed:
                 self._thread = _LoopThread(self._aclose)
                 weakref.finalize(self, self._thread.stop).atexit = False
@@ -416,8 +419,8 @@ class _Buffer:
         """Forget what was read ahead of a stream that was closed, so that its end is not taken for the answer's."""
         if self.events:
             self.events.clear()
-            self.error = StreamInterruptedError("The stream was closed before its end.", self.stream.idempotency_key)
-            self.error.partial, self.error.charged = self.stream.reply, self.stream.charged
+            error = StreamInterruptedError("The stream was closed before its end.", self.stream.idempotency_key)
+            self.error = about(self.stream, error)
 
 
 class Pump(Iterator[StreamEvent]):
@@ -433,7 +436,7 @@ class Pump(Iterator[StreamEvent]):
 
     def __next__(self) -> StreamEvent:
         if not self._reader.acquire(blocking=False):
-            raise StreamBusyError
+            raise busy(self._stream)
         try:
             return self._next()
         finally:
@@ -473,9 +476,8 @@ class Pump(Iterator[StreamEvent]):
         loop.wait(sign)
 
     def _orphaned(self) -> ClientClosedError:
-        error = ClientClosedError("The client was closed, or the stream belongs to the process that forked this one.")
-        error.charged, error.partial = self._stream.charged, self._stream.reply
-        return error
+        words = "The client was closed, or the stream belongs to the process that forked this one."
+        return about(self._stream, ClientClosedError(words))
 
     def _raise_end(self) -> NoReturn:
         if self._buffer.error is not None:
@@ -492,7 +494,7 @@ class Pump(Iterator[StreamEvent]):
         """Read what is left, then run a coroutine that needs the stream at its end."""
         if not self._reader.acquire(blocking=False):
             coroutine.close()
-            raise StreamBusyError
+            raise busy(self._stream)
         try:
             while not self._buffer.ended:
                 self._pump(self._buffer.skip, self._buffer.over)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
@@ -48,7 +49,7 @@ from ._retry import RetryQuota
 from ._stream import AsyncChatStream, Reading
 from ._tasks import wait_for_task
 from ._threads import AsyncThread
-from ._transport import Seen, Time, Transport, new_idempotency_key
+from ._transport import Seen, Time, Transport
 
 
 class AsyncLeadLex:
@@ -177,6 +178,7 @@ class AsyncLeadLex:
         context: StreamContext | Mapping[str, Any] | None = None,
         allow_tools: bool = True,
         idempotency_key: str | None = None,
+        first_sent: datetime | None = None,
     ) -> AsyncChatStream:
         """Ask Lexi, and iterate over the answer as it is written; nothing is sent before the first use.
 
@@ -186,6 +188,8 @@ class AsyncLeadLex:
             context: CRM records that the question is about; see `StreamContext`.
             allow_tools: Whether Lexi may use the CRM's tools.
             idempotency_key: A UUID; that of an earlier, broken call asks again from the first word, free of charge.
+            first_sent: When that key was first sent, an aware datetime, as on that call's error or stream; more than
+                23 hours later nothing is sent, since the service may have forgotten the key and charge again.
 
         Raises:
             ConfigurationError: An argument can't be used.
@@ -204,7 +208,9 @@ class AsyncLeadLex:
                 conversation_id=conversation_id,
                 context=context,
                 allow_tools=allow_tools,
-                idempotency_key=new_idempotency_key() if idempotency_key is None else idempotency_key,
+                idempotency_key=idempotency_key,
+                first_sent=first_sent,
+                now=self._transport.time.wall(),
             )
         finally:
             del message  # as in chat

@@ -14,7 +14,9 @@ LeadLexError
 ├─ WebhookVerificationError
 └─ APIStatusError
    ├─ BadRequestError 400        AuthenticationError 401      InsufficientCreditsError 402
-   ├─ PermissionDeniedError 403  NotFoundError 404            ConflictError 409
+   ├─ PermissionDeniedError 403  NotFoundError 404
+   ├─ ConflictError 409
+   │  └─ IdempotencyError 409, 422
    ├─ RateLimitError 429
    └─ ServerError 5xx
 ```
@@ -25,19 +27,22 @@ message's text; what a server said is shown with its control characters escaped.
 
 from __future__ import annotations
 
+from datetime import datetime
 from functools import wraps
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NoReturn, ParamSpec, Self, TypeVar, cast, overload
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from datetime import datetime
+    from collections.abc import Callable, Mapping, Sequence
 
-    from ._meta import Charged, Meta, RateLimit
+    from ._meta import Attempt, Charged, Meta, RateLimit
     from ._models import ChatReply
 
 E = TypeVar("E", bound="LeadLexError")
 P = ParamSpec("P")
 T = TypeVar("T")
+
+Facts = dict[str, Any]
+"""What is known of a failed call, in JSON's types: the last of an error's `args`, for some roads carry nothing else."""
 
 Clock = Literal["connect", "write", "pool", "first_event", "idle", "event_idle", "total", "wait"]
 """The timeouts by name, as in `Timeout`; `wait` is that of `wait_for_task`."""
@@ -54,38 +59,135 @@ def printable(text: str, limit: int = MESSAGE_LIMIT) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in shown)
 
 
+class Fact(Generic[T]):
+    """An attribute of an error that is kept in its `args`, and so goes wherever they go.
+
+    Args:
+        default: What it is while nothing is known.
+        read: Makes the value of what JSON can hold.
+        write: Makes what JSON can hold of the value.
+    """
+
+    def __init__(
+        self, default: T, read: Callable[[Any], T] | None = None, write: Callable[[Any], object] | None = None
+    ) -> None:
+        self._default = default
+        self._read = read
+        self._write = write
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name.lstrip("_")
+
+    @overload
+    def __get__(self, error: None, owner: type) -> Self: ...
+    @overload
+    def __get__(self, error: LeadLexError, owner: type) -> T: ...
+    def __get__(self, error: LeadLexError | None, owner: type) -> T | Self:
+        if error is None:
+            return self
+        value = error.facts.get(self._name)
+        if value is None:
+            return self._default
+        return self._read(value) if self._read else cast("T", value)
+
+    def __set__(self, error: LeadLexError, value: T) -> None:
+        written = self._write(value) if self._write and value is not None else value
+        facts = {name: known for name, known in error.facts.items() if name != self._name}
+        error.args = (*error.positional, facts if written is None else {**facts, self._name: written})
+
+
+def _attempts(told: Sequence[Mapping[str, Any]]) -> tuple[Attempt, ...]:
+    from ._meta import Attempt  # noqa: PLC0415  # whoever only catches errors loads no values
+
+    return tuple(Attempt(**each) for each in told)
+
+
+def _told(attempts: Sequence[Attempt]) -> list[dict[str, Any]]:
+    names = ("failure", "status_code", "request_id", "elapsed", "delay")
+    return [{name: getattr(each, name) for name in names} for each in attempts]
+
+
 class LeadLexError(Exception):
-    """Be the base of all errors that leadlex raises.
+    """The base of all errors that leadlex raises.
 
     Attributes:
         charged: Whether the call cost credits: `no`, `yes`, or `unknown` where an answer was lost.
+        idempotency_key: The key of a `stream_chat`; with it the same question is not charged again for 24 hours.
+        first_sent: When that question was first sent, an aware datetime; given with the key, it guards the 24 hours.
+        attempt_log: How each attempt of the call ended.
+        request_id: The id under which the service's support finds the call.
+        look: How to find out whether it was done, where an answer was lost and there is no idempotency key.
         partial: What had arrived of a reply before it broke off; never a whole answer.
         meta: How the answer arrived, where there was one.
         next_page: Where a listing broke off; `page=` goes on from there.
     """
 
-    charged: Charged = "no"
+    advises: ClassVar[str] = ""
+    charged: Fact[Charged] = Fact("unknown")
+    idempotency_key: Fact[str | None] = Fact(None)
+    first_sent: Fact[datetime | None] = Fact(None, datetime.fromisoformat, datetime.isoformat)
+    attempt_log: Fact[tuple[Attempt, ...]] = Fact((), _attempts, _told)
+    request_id: Fact[str | None] = Fact(None)
+    next_page: Fact[int | None] = Fact(None)
     partial: ChatReply | None = None
-    meta: Meta | None = None
-    next_page: int | None = None
-    advice: str = ""
+    _problem: Fact[str | None] = Fact(None)
+    _advice: Fact[str | None] = Fact(None)
+    look: Fact[str | None] = Fact(None)
+    _meta: Meta | None = None
 
     def __str__(self) -> str:
-        advice = self.advice or (self._charge and _ADVICE[self.charged])
-        return " ".join(filter(None, [self.problem, self._charge, advice]))
+        return " ".join(filter(None, [self.problem, self._charge, self.advice, self._again]))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(map(repr, self.positional))})"
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         # An exception is rebuilt by type(*args), which keyword arguments break (httpx.HTTPStatusError shows it).
         return _rebuild, (type(self), self.args, self.__dict__)
 
     @property
+    def facts(self) -> Facts:
+        """Give what is known of the call, as JSON can hold it."""
+        return next((dict(each) for each in reversed(self.args) if isinstance(each, dict)), {})
+
+    @property
+    def positional(self) -> tuple[Any, ...]:
+        """Give the arguments that say what went wrong."""
+        return tuple(each for each in self.args if not isinstance(each, dict))
+
+    @property
+    def meta(self) -> Meta | None:
+        """Tell how the answer arrived, where there was one."""
+        return self._meta
+
+    @meta.setter
+    def meta(self, meta: Meta | None) -> None:
+        self._meta = meta
+        self.request_id = meta.request_id if meta else None
+
+    @property
     def problem(self) -> str:
         """Say what happened, in one sentence."""
-        return printable(str(self.args[0])) if self.args else type(self).__name__
+        told = self._problem or (str(self.args[0]) if self.positional else type(self).__name__)
+        return printable(told)
+
+    @property
+    def advice(self) -> str:
+        """Say what to do next, apart from how to ask again."""
+        return self._advice or self.advises or ("Trying again is safe." if self.charged == "no" else "")
 
     @property
     def _charge(self) -> str:
         return _CHARGES[self.charged]
+
+    @property
+    def _again(self) -> str:
+        """Say how the same can be asked again."""
+        if self.charged == "no":
+            return ""
+        if self.idempotency_key:
+            return _AGAIN.format(key=self.idempotency_key, first=_first_sent(self.first_sent))
+        return self.look or _LOOK[self.charged]
 
 
 _CHARGES: dict[Charged, str] = {
@@ -94,15 +196,20 @@ _CHARGES: dict[Charged, str] = {
     "yes": "It was charged.",
 }
 
-# What to do after an error that has no better advice.
-_ADVICE: dict[Charged, str] = {
-    "no": "Trying again is safe.",
-    "unknown": (
-        "Before asking again, look in the conversation for the message; a stream can be asked again with its "
-        "idempotency_key without paying again."
-    ),
-    "yes": "Asked again, it is charged again.",
+_LOOK: dict[Charged, str] = {
+    "no": "",
+    "unknown": "Find out whether it was done before you repeat it.",
+    "yes": "Repeated, it is charged again.",
 }
+
+_AGAIN = (
+    "To ask the same again without paying again, within 24 hours, give all that was given to stream_chat and "
+    "idempotency_key={key!r}{first}."
+)
+
+
+def _first_sent(moment: datetime | None) -> str:
+    return "" if moment is None else f", first_sent=datetime.fromisoformat({moment.isoformat()!r})"
 
 
 def _rebuild(kind: type[E], args: tuple[Any, ...], state: dict[str, Any]) -> E:
@@ -113,7 +220,14 @@ def _rebuild(kind: type[E], args: tuple[Any, ...], state: dict[str, Any]) -> E:
 
 
 class ConfigurationError(LeadLexError, ValueError):
-    """Refuse an argument, an option or the environment; nothing was sent."""
+    """An argument, an option or the environment was refused; nothing was sent."""
+
+    charged: Fact[Charged] = Fact("no")
+
+    @property
+    def advice(self) -> str:
+        """Say nothing more: the problem names the limit."""
+        return ""
 
     @property
     def _charge(self) -> str:
@@ -121,38 +235,57 @@ class ConfigurationError(LeadLexError, ValueError):
 
 
 class ClientClosedError(LeadLexError, RuntimeError):
-    """Tell that the client was closed before or during the call."""
+    """The client was closed before or during the call."""
 
-    advice = "Make a new client, or close this one later."
+    def __init__(self, problem: str = "The client is closed.", facts: Facts | None = None) -> None:
+        super().__init__(problem, *_given(facts))
 
-    def __init__(self, problem: str = "The client is closed.") -> None:
-        super().__init__(problem)
+    advises = "Make a new client, or close this one later."
 
 
 class StreamBusyError(LeadLexError, RuntimeError):
-    """Tell that two readers use one stream, or one unstarted thread, at once."""
+    """Two readers use one stream, or one unstarted thread, at once."""
 
-    advice = "Let one task or thread finish first, or make one for each."
+    charged: Fact[Charged] = Fact("no")
 
-    def __init__(self, what: str = "This stream") -> None:
-        super().__init__(f"{what} is already being read by another task or thread.")
+    def __init__(self, what: str = "This stream", facts: Facts | None = None) -> None:
+        super().__init__(what, *_given(facts))
+
+    @property
+    def problem(self) -> str:
+        """Say what is in use."""
+        return f"{self.args[0]} is already being read by another task or thread."
+
+    advises = "Let one task or thread finish first, or make one for each."
+
+
+def _given(facts: Facts | None) -> tuple[Facts, ...]:
+    return (facts,) if facts else ()
 
 
 class APIConnectionError(LeadLexError):
-    """Tell that no usable answer came."""
+    """No usable answer came."""
 
 
 class APITimeoutError(APIConnectionError):
-    """Tell that a timeout ran out.
+    """A timeout ran out.
 
     Attributes:
         clock: Which one, by its name in `Timeout`; `wait` for `wait_for_task`.
     """
 
-    def __init__(self, clock: Clock, seconds: float | None, hint: str = "") -> None:
+    clock: Fact[Clock] = Fact("total")
+
+    def __init__(self, clock: Clock, seconds: float | None, hint: str = "", facts: Facts | None = None) -> None:
+        super().__init__(clock, seconds, hint, *_given(facts))
+        self.clock = clock
+
+    @property
+    def problem(self) -> str:
+        """Say what was waited for, how long, and which timeout it was."""
+        clock, seconds, hint = self.positional
         within = "in time" if seconds is None else f"within {seconds:g} s"
-        super().__init__(f"{_CLOCKS[clock]} {within} (the {clock} timeout).{hint and ' ' + hint}")
-        self.clock: Clock = clock
+        return f"{_CLOCKS[clock]} {within} (the {clock} timeout).{hint and ' ' + hint}"
 
 
 _CLOCKS: dict[Clock, str] = {
@@ -168,36 +301,32 @@ _CLOCKS: dict[Clock, str] = {
 
 
 class APIResponseError(LeadLexError):
-    """Tell that an answer came that can't be used: not the contract's, too large, or a redirect."""
+    """An answer came that can't be used: not the contract's, too large, or a redirect.
+
+    Attributes:
+        from_service: False: the contract's own words were not read.
+    """
+
+    from_service: Fact[bool] = Fact(default=False)
 
     @property
     def problem(self) -> str:
         """Say what was wrong with the answer, and which request it was."""
-        return super().problem + _request_note(self.meta)
+        return _sentence(super().problem, self.request_id)
 
 
 class StreamInterruptedError(LeadLexError):
-    """Tell that a stream broke off after it began; `partial` has what arrived, `__cause__` tells why.
+    """A stream broke off after it began; `partial` has what arrived, `__cause__` tells why."""
 
-    Attributes:
-        idempotency_key: Given to `stream_chat` again within 24 hours, the same question is not charged twice.
-    """
-
-    def __init__(self, problem: str, idempotency_key: str) -> None:
-        super().__init__(problem)
+    def __init__(self, problem: str, idempotency_key: str, facts: Facts | None = None) -> None:
+        super().__init__(problem, idempotency_key, *_given(facts))
         self.idempotency_key = idempotency_key
 
-    @property
-    def advice(self) -> str:  # type: ignore[override]  # computed, since it names the key
-        """Say how to ask again without paying again."""
-        return (
-            "What arrived is in .partial and is not the whole answer; to ask again without paying again, give "
-            f"idempotency_key={self.idempotency_key!r} within 24 hours."
-        )
+    advises = "What arrived is in .partial and is not the whole answer."
 
 
 class StreamDivergedError(StreamInterruptedError):
-    """Tell that the continuation of a broken stream is not the answer that was begun.
+    """The continuation of a broken stream is not the answer that was begun.
 
     Attributes:
         delivered: The text that was handed out.
@@ -209,22 +338,29 @@ class StreamDivergedError(StreamInterruptedError):
     def __init__(
         self,
         idempotency_key: str,
+        why: str = "it says something else",
+        facts: Facts | None = None,
         *,
-        delivered: str,
-        replayed_prefix: str,
-        conversation_ids: tuple[str | None, str | None],
-        why: str,
+        delivered: str = "",
+        replayed_prefix: str = "",
+        conversation_ids: tuple[str | None, str | None] = (None, None),
     ) -> None:
-        super().__init__(f"The answer broke off and its continuation differs: {why}.", idempotency_key)
+        super().__init__(idempotency_key, why, facts)
+        self.idempotency_key = idempotency_key
         self.delivered = delivered
         self.replayed_prefix = replayed_prefix
         self.common_len: int = _common_length(delivered, replayed_prefix)
         self.conversation_ids = conversation_ids
 
     @property
+    def problem(self) -> str:
+        """Say how the two differ."""
+        return f"The answer broke off and its continuation differs: {printable(self.positional[1])}."
+
+    @property
     def key(self) -> str:
         """Give the idempotency key that both streams had."""
-        return self.idempotency_key
+        return self.idempotency_key or ""
 
 
 def _common_length(one: str, other: str) -> int:
@@ -233,15 +369,19 @@ def _common_length(one: str, other: str) -> int:
 
 
 class PaginationError(LeadLexError):
-    """Tell that a listing repeats itself and makes no progress."""
+    """A listing repeats itself and makes no progress."""
 
-    advice = "Go on with another page=, or list again later."
+    charged: Fact[Charged] = Fact("no")
+
+    advises = "Go on with another page=, or list again later."
 
 
 class WebhookVerificationError(LeadLexError):
-    """Tell that a webhook's signature, form or time is not LeadLex's."""
+    """A webhook's signature, form or time is not LeadLex's."""
 
-    advice = "Don't act on it; check that the secret is this endpoint's and that the clock is right."
+    charged: Fact[Charged] = Fact("no")
+
+    advises = "Don't act on it; check that the secret is this endpoint's and that the clock is right."
 
     @property
     def _charge(self) -> str:
@@ -249,19 +389,30 @@ class WebhookVerificationError(LeadLexError):
 
 
 class APIStatusError(LeadLexError):
-    """Tell that the service answered with an error.
+    """An error came as the answer.
 
     Attributes:
         status_code: The HTTP status, as on the wire.
-        code: The service's name for the error, if it gave one.
-        message: The service's words, as sent.
+        code: The name of the error, if the answer gave one.
+        message: The words of the answer's error, as sent.
         body: The body, as sent, at most 64 KiB.
+        from_service: Whether it is the service's own word: the contract's form, with a code that belongs to the status.
     """
 
     says: ClassVar[str] = "LeadLex refused the call"
+    from_service: Fact[bool] = Fact(default=False)
 
-    def __init__(self, status_code: int, code: str | None = None, message: str | None = None, body: str = "") -> None:
-        super().__init__(status_code, code, message)
+    def __init__(
+        self,
+        status_code: int,
+        code: str | None = None,
+        message: str | None = None,
+        body: str | Facts = "",
+        facts: Facts | None = None,
+    ) -> None:
+        # The body does not travel in `args`, so what comes fourth when an error is made again of them are its facts.
+        told, body = (body, "") if isinstance(body, dict) else (facts, body)
+        super().__init__(status_code, code, message, *_given(told))
         self.status_code = status_code
         self.code = code
         self.message = message
@@ -269,15 +420,10 @@ class APIStatusError(LeadLexError):
 
     @property
     def problem(self) -> str:
-        """Say what the service refused, in its own words where it gave any."""
+        """Say what was refused, in the words of the answer where it gave any, and which request it was."""
         named = " ".join(filter(None, [str(self.status_code), printable(self.code or "", 100)]))
-        told = f": {printable(self.message)}" if self.message else "."
-        return f"{self.says} ({named}){told}{_request_note(self.meta)}"
-
-    @property
-    def request_id(self) -> str | None:
-        """Give the id under which the service's support finds the call."""
-        return self.meta.request_id if self.meta else None
+        told = printable(self._problem or f"{self.says} ({named})")
+        return _sentence(f"{told}: {printable(self.message)}" if self.message else told, self.request_id)
 
     @property
     def rate_limit(self) -> RateLimit | None:
@@ -285,64 +431,90 @@ class APIStatusError(LeadLexError):
         return self.meta.rate_limit if self.meta else None
 
 
-def _request_note(meta: Meta | None) -> str:
-    return f" (request {printable(meta.request_id, 100)})" if meta and meta.request_id else ""
+def _sentence(text: str, request_id: str | None) -> str:
+    """End a text as a sentence ends, with the id of the request in it."""
+    whole = text.removesuffix(".") + (f" (request {printable(request_id, 100)})" if request_id else "")
+    return whole if whole.endswith(("!", "?")) else f"{whole}."
 
 
 class BadRequestError(APIStatusError):
-    """Tell that the service found the request invalid (400)."""
+    """The service found the request invalid (400)."""
 
     says = "LeadLex found the request invalid"
-    advice = "Change the request: sent again as it is, it is refused again."
+
+    advises = "Change the request: sent again as it is, it is refused again."
 
 
 class AuthenticationError(APIStatusError):
-    """Tell that the key is missing, wrong or expired (401)."""
+    """The API key is missing, wrong or expired (401)."""
 
     says = "LeadLex did not accept the API key"
-    advice = "Keys look like wbk_…, belong to one workspace and may expire: check LEADLEX_API_KEY or make a new one."
+
+    advises = "Keys look like wbk_…, belong to one workspace and may expire: check LEADLEX_API_KEY or make a new one."
 
 
 class InsufficientCreditsError(APIStatusError):
-    """Tell that the workspace has no AI credits left (402)."""
+    """The workspace has no AI credits left (402)."""
 
     says = "The workspace has no AI credits left"
-    advice = "Add credits to the workspace, then ask again."
+
+    advises = "Add credits to the workspace, then ask again."
 
 
 class PermissionDeniedError(APIStatusError):
-    """Tell that the key lacks a permission (403).
+    """The API key lacks a permission (403).
 
     Attributes:
         permission: The one that the call needs, where that is known.
     """
 
     says = "The API key lacks a permission"
-    permission: str | None = None
+    permission: Fact[str | None] = Fact(None)
 
     @property
-    def advice(self) -> str:  # type: ignore[override]  # computed, since it names the permission
-        """Say which permission to give to the key."""
+    def advice(self) -> str:
+        """Say which permission to give to the API key."""
         needed = f"the permission {self.permission!r}" if self.permission else "more permissions"
-        return f"This call needs a key with {needed}."
+        return self._advice or f"This call needs a key with {needed}."
 
 
 class NotFoundError(APIStatusError):
-    """Tell that there is no such conversation or task (404)."""
+    """There is no such conversation or task (404)."""
 
     says = "LeadLex has no such thing"
-    advice = "Check the id, and that the key belongs to its workspace."
+
+    advises = "Check the id, and that the key belongs to its workspace."
 
 
 class ConflictError(APIStatusError):
-    """Tell that the first request with this idempotency key is still running (409)."""
+    """The first request with this idempotency key is still running (409)."""
 
     says = "The first request with this idempotency key is still running"
-    advice = "Wait for its end, then ask again with the same key."
+
+    advises = "Wait for its end."
+
+
+class IdempotencyError(ConflictError):
+    """The idempotency key was used before, with another request (409 or 422); this one was refused."""
+
+    says = "This idempotency key was used before, with another question or other options"
+
+    @property
+    def advice(self) -> str:
+        """Say both ways to go on, and what each costs."""
+        key = f"idempotency_key={self.idempotency_key!r}" if self.idempotency_key else "its idempotency key"
+        return (
+            f"Either ask the first question again, with all that was given with it and {key}, which is not charged "
+            "again; or ask this question without that key, which is a new charge."
+        )
+
+    @property
+    def _again(self) -> str:
+        return ""
 
 
 class RateLimitError(APIStatusError):
-    """Tell that the key's quota is used up (429).
+    """The request quota of the API key is used up (429).
 
     Attributes:
         retry_after: Seconds to wait, where the service said so or its reset could be trusted.
@@ -350,19 +522,37 @@ class RateLimitError(APIStatusError):
     """
 
     says = "The request quota of the API key is used up"
-    retry_after: float | None = None
-    reset_at: datetime | None = None
+    retry_after: Fact[float | None] = Fact(None)
+    reset_at: Fact[datetime | None] = Fact(None, datetime.fromisoformat, datetime.isoformat)
 
     @property
-    def advice(self) -> str:  # type: ignore[override]  # computed, since it names the time
+    def advice(self) -> str:
         """Say when to ask again."""
-        if self.reset_at is not None:
-            return f"Ask again after {self.reset_at.isoformat()}."
-        return "Ask again later." if self.retry_after is None else f"Ask again in {self.retry_after:g} s."
+        return " ".join(filter(None, [self._advice, f"Ask again {_later(self.retry_after, self.reset_at)}."]))
+
+
+def _later(seconds: float | None, moment: datetime | None) -> str:
+    after = f"after {moment.isoformat()}" if moment else ""
+    if seconds is None:
+        return after or "later"
+    at = f" (at {moment:%H:%M} UTC)" if moment else ""
+    exact = f", {after}" if moment else f" ({seconds:g} s)" if seconds >= _MINUTE else ""
+    return f"in {_duration(seconds)}{at}{exact}"
+
+
+_MINUTE = 60
+
+
+def _duration(seconds: float) -> str:
+    """Say a time as people do: `45 s`, `12 min`, `9 h 12 min`."""
+    if seconds < _MINUTE:
+        return f"{seconds:g} s"
+    hours, minutes = divmod(-(-int(seconds) // _MINUTE), 60)
+    return " ".join(filter(None, [f"{hours} h" if hours else "", f"{minutes} min" if minutes else ""]))
 
 
 class ServerError(APIStatusError):
-    """Tell that the service failed (5xx)."""
+    """The service failed (5xx)."""
 
     says = "LeadLex failed"
 
@@ -392,8 +582,10 @@ _BY_CODE: Mapping[str, type[APIStatusError]] = {
 }
 
 
-def status_error_class(status_code: int, code: str | None) -> type[APIStatusError]:
+def status_error_class(status_code: int, code: str | None, *, from_service: bool = False) -> type[APIStatusError]:
     """Choose the class of an error answer: by its status, or by its code where it came with a 2xx."""
+    if from_service and (status_code == 422 or code == "idempotency_key_reused"):  # noqa: PLR2004  # RFC 9110, 15.5.21
+        return IdempotencyError
     if 200 <= status_code < 300:  # noqa: PLR2004  # RFC 9110, 15.3: successful
         return _BY_CODE.get(code or "", APIStatusError)
     return _BY_STATUS.get(status_code, ServerError if status_code >= 500 else APIStatusError)  # noqa: PLR2004  # 15.6

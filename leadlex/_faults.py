@@ -5,14 +5,15 @@ Rule: a `Broken` names the fault for the rules and carries the error for the use
 
 from __future__ import annotations
 
+import errno
 import socket
 import ssl
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
 import httpcore
 import httpx
-from attrs import frozen
+from attrs import evolve, frozen
 
 from ._body import MAX_ERROR, Expired, Unusable
 from ._config import Key, Timeout
@@ -22,6 +23,7 @@ from ._errors import (
     APITimeoutError,
     ClientClosedError,
     Clock,
+    Facts,
     LeadLexError,
     PermissionDeniedError,
     RateLimitError,
@@ -30,8 +32,18 @@ from ._errors import (
     status_error_class,
 )
 from ._meta import Meta
-from ._operations import Permission
-from ._retry import Fault, Progress, fault_of_code, fault_of_status, hint_of, reset_of
+from ._operations import Operation
+from ._retry import (
+    UNREACHED,
+    Fault,
+    Progress,
+    Speaker,
+    fault_of_code,
+    fault_of_status,
+    hint_of,
+    reset_of,
+    speaker_of,
+)
 from ._wire import WireError, WireProblem
 
 REDIRECTS: Final = frozenset({300, 301, 302, 303, 307, 308})  # RFC 9110, 15.4: those that name another place
@@ -71,38 +83,70 @@ class Translator:
     Args:
         key: What must not be shown.
         timeout: What the clocks were set to.
-        address: Host and port of the service; a connection to another place is one to a proxy.
+        base_url: Where the service is.
+        address: Its host and port; a connection to another place is one to a proxy.
     """
 
     key: Key
     timeout: Timeout
+    base_url: str
     address: str
 
-    def status(
-        self, meta: Meta, problem: WireProblem, body: bytes, permission: Permission | None, now: float
-    ) -> Broken:
+    def status(self, meta: Meta, problem: WireProblem, body: bytes, operation: Operation[Any], now: float) -> Broken:
         """Translate an answer whose status, or whose body at a 2xx, is an error."""
+        speaker = speaker_of(meta.status_code, problem, keyed=operation.idempotency_key is not None)
+        facts = self._who_said(speaker, meta, problem, body, operation)
+        told = self._status_error(meta, problem, body, operation, now, facts)
+        answered = meta.status_code < 300  # noqa: PLR2004  # RFC 9110, 15.3
+        fault = Fault.FINAL_EVENT if answered else fault_of_status(meta.status_code, problem.code, speaker)
+        return evolve(told, fault=fault)
+
+    def event(self, meta: Meta, problem: WireProblem, operation: Operation[Any], now: float) -> Broken:
+        """Translate an `error` event: after a good head it is the service's own word."""
+        told = self._status_error(meta, problem, b"", operation, now, {"from_service": True})
+        return Broken(fault_of_code(problem.code), told.error)
+
+    def _status_error(
+        self, meta: Meta, problem: WireProblem, body: bytes, operation: Operation[Any], now: float, facts: Facts
+    ) -> Broken:
         code, message = self._masked(problem.code), self._masked(problem.message)
         text = self.key.masked(body[:MAX_ERROR].decode("utf-8", "replace"))
-        error = status_error_class(meta.status_code, code)(meta.status_code, code, message, text)
+        kind = status_error_class(meta.status_code, code, from_service=facts["from_service"])
+        error = kind(meta.status_code, code, message, text, facts)
         error.meta = meta
         hint = hint_of(meta.status_code, meta.headers, now)
         if isinstance(error, RateLimitError):
             error.retry_after, error.reset_at = hint, reset_of(meta.headers, now)
         if isinstance(error, PermissionDeniedError):
-            error.permission = permission
-        answered = meta.status_code < 300  # noqa: PLR2004  # RFC 9110, 15.3
-        fault = Fault.FINAL_EVENT if answered else fault_of_status(meta.status_code, code)
-        return Broken(fault, error, hint)
+            error.permission = operation.permission
+        return Broken(Fault.FINAL_EVENT, error, hint)
 
-    def event(self, meta: Meta, problem: WireProblem, permission: Permission | None, now: float) -> Broken:
-        """Translate an `error` event."""
-        told = self.status(meta, problem, b"", permission, now)
-        return Broken(fault_of_code(problem.code), told.error)
+    def _who_said(
+        self, speaker: Speaker, meta: Meta, problem: WireProblem, body: bytes, operation: Operation[Any]
+    ) -> Facts:
+        """Return the words for an error that is not the service's own, or that only its base URL explains."""
+        if speaker is Speaker.SERVICE:
+            astray = meta.status_code == 404 and not operation.names_something  # noqa: PLR2004  # RFC 9110, 15.5.5
+            return {"from_service": True, **({"advice": f"Check base_url: it is {self.base_url}."} if astray else {})}
+        if speaker is Speaker.FORM:
+            named = f"{meta.status_code} {printable(problem.code or '', 100)}"
+            return {"from_service": False, "problem": f"An answer in LeadLex's form ({self.key.masked(named)})"}
+        words = "" if problem.message else f": {self._head_of(body)}"
+        return {"from_service": False, "problem": f"{_between(meta)}{words}", "advice": self._in_between}
+
+    @property
+    def _in_between(self) -> str:
+        return (
+            f"Check base_url, which is {self.base_url}, and what stands in between: a proxy, a firewall, or a portal "
+            "that wants a login."
+        )
 
     def unusable(self, reason: str, meta: Meta | None = None, fault: Fault = Fault.PAYLOAD) -> Broken:
         """Say that an answer came that can't be used."""
-        error = APIResponseError(f"LeadLex's answer can't be used: {self.key.masked(reason)}.")
+        return self._unusable(f"LeadLex's answer can't be used: {self.key.masked(reason)}", meta, fault)
+
+    def _unusable(self, words: str, meta: Meta | None, fault: Fault, facts: Facts | None = None) -> Broken:
+        error = APIResponseError(f"{words}.", {"from_service": False, **(facts or {})})
         error.meta = meta
         return Broken(fault, error)
 
@@ -110,14 +154,22 @@ class Translator:
         """Say what came in place of the contract's answer."""
         if meta.status_code in REDIRECTS:
             return self.redirect(meta)
-        kind = printable(meta.headers.get("content-type", "no content type"), _SHOWN)
-        head = printable(body.decode("utf-8", "replace").strip(), _SHOWN)
-        return self.unusable(f"status {meta.status_code}, {kind}, {head or 'an empty body'}", meta)
+        if "json" in meta.headers.get("content-type", ""):
+            head = self._head_of(body)
+            return self.unusable(f"status {meta.status_code}, {meta.headers['content-type']}, {head}", meta)
+        words = f"{_between(meta)}: {self._head_of(body)}"
+        return self._unusable(words, meta, Fault.PAYLOAD, {"advice": self._in_between})
 
     def redirect(self, meta: Meta | None) -> Broken:
         """Refuse to send the key to another place."""
-        place = printable(meta.headers.get("location", "nowhere"), _SHOWN) if meta else "a place that is no URL"
-        return self.unusable(f"it is a redirect to {place}, which is not followed", meta, Fault.REFUSED)
+        place = printable(meta.headers.get("location") or "nowhere", _SHOWN) if meta else "a place that is no URL"
+        said = _between(meta) if meta else "Something between here and LeadLex answered"
+        words = f"{said} with a redirect to {place}, which is not followed"
+        return self._unusable(words, meta, Fault.FOREIGN, {"advice": self._in_between})
+
+    def _head_of(self, body: bytes) -> str:
+        text = " ".join(self.key.masked(body[:MAX_ERROR].decode("utf-8", "replace")).split())
+        return printable(text, _SHOWN) or "an empty body"
 
     def _masked(self, text: str | None) -> str | None:
         return None if text is None else self.key.masked(text)
@@ -134,21 +186,53 @@ class Translator:
         fault = (Fault.CUT if streams else Fault.BODY) if meta else _sharpened(progress.fault, error)
         if _is_nonsense(error) and (meta is None or not streams):
             return self.unusable(self._reason(error), meta, fault if meta else Fault.PAYLOAD)
-        told = self._connection_error(fault, error, self._way(fault, progress))
+        told = self._connection_error(fault, error, progress)
         told.meta = meta
         told.__cause__ = without_traceback(error)
         return Broken(fault, told)
 
-    def _connection_error(self, fault: Fault, error: Exception, way: str) -> APIConnectionError:
-        clock = _clock_of(error)
-        if clock is None:
-            return APIConnectionError(f"{_SAID.get(fault, _BROKE)}: {self._reason(error)}.{way and ' ' + way}")
-        return APITimeoutError(clock, self._seconds(clock), self._reason(error) if clock == "pool" else way)
+    def _connection_error(self, fault: Fault, error: Exception, progress: Progress) -> APIConnectionError:
+        clock, proxy = _clock_of(error), self._proxy(progress)
+        if clock is not None:
+            way = f"It was tried through the proxy {proxy}." if proxy and fault in _UNREACHED else ""
+            hint = self._reason(error) if clock == "pool" else way
+            return APITimeoutError(clock, self._seconds(clock), hint)
+        problem, advice = self._explained(fault, error, progress, proxy)
+        return APIConnectionError(problem, *([{"advice": advice}] if advice else []))
 
-    def _way(self, fault: Fault, progress: Progress) -> str:
-        """Name the proxy where it is the proxy that can't be reached; its password is no part of an address."""
-        direct = progress.address in (None, self.address)
-        return "" if direct or fault not in _UNREACHED else f"It was tried through the proxy {progress.address}."
+    def _proxy(self, progress: Progress) -> str | None:
+        """Name the proxy that was connected to, if any; its password is no part of an address."""
+        return None if progress.address in (None, self.address) else progress.address
+
+    def _explained(
+        self, fault: Fault, error: Exception, progress: Progress, proxy: str | None
+    ) -> tuple[str, str | None]:
+        """Say what is wrong with the way to the service, and what helps where trying again does not."""
+        reason = self._reason(error)
+        if _lacks_files(error):
+            return f"No connection could be opened: {reason}.", _MORE_FILES
+        if fault is Fault.PROXY:
+            return f"The proxy {proxy} refused to connect to LeadLex: {reason}.", _PROXY_WANTS
+        if fault is Fault.CERTIFICATE:
+            return self._tls_explained(error, reason, proxy if progress.proxy_status is None else None)
+        if fault is Fault.NAME and proxy:
+            return f"The host name of the proxy {proxy} could not be found: {reason}.", _PROXY_NAMED
+        if fault is Fault.NAME:
+            named = f"Check the network, and base_url, which is {self.base_url}."
+            return f"{_SAID[fault]}: {reason}.", named
+        way = f" It was tried through the proxy {proxy}." if proxy and fault in _UNREACHED else ""
+        return f"{_SAID.get(fault, _BROKE)}: {reason}.{way}", None
+
+    def _tls_explained(self, error: Exception, reason: str, proxy: str | None) -> tuple[str, str]:
+        other = f"the proxy {proxy}" if proxy else self.address
+        unverified = next((each for each in _chain(error) if isinstance(each, ssl.SSLCertVerificationError)), None)
+        if unverified is not None:
+            said = getattr(unverified, "verify_message", "") or reason
+            return f"The certificate of {other} is not trusted (TLS): {said}.", _TRUSTED
+        if any(getattr(each, "reason", None) in _NOT_TLS for each in _chain(error)):
+            advice = _PLAIN_PROXY if proxy else f"Check the port in base_url, which is {self.base_url}."
+            return f"What answers at {other} does not speak TLS: {reason}.", advice
+        return f"No secure connection to {other} could be made (TLS): {reason}.", self._in_between
 
     def _seconds(self, clock: Clock) -> float | None:
         return self.timeout.total_of(streams=False) if clock == "total" else getattr(self.timeout, clock)
@@ -164,12 +248,36 @@ _SAID: Final = {
     Fault.LOCAL: "The request could not be made",
     Fault.NAME: "LeadLex's host name could not be found",
     Fault.CONNECT: "LeadLex could not be reached",
-    Fault.PROXY: "The proxy refused to connect to LeadLex",
     Fault.GATEWAY: "The proxy could not connect to LeadLex",
-    Fault.CERTIFICATE: "No secure connection to LeadLex could be made (TLS)",
 }
 
-_UNREACHED: Final = frozenset({Fault.NAME, Fault.CONNECT, Fault.CERTIFICATE})
+_UNREACHED: Final = frozenset({Fault.NAME, Fault.CONNECT, Fault.GATEWAY, Fault.CERTIFICATE})
+
+_MORE_FILES: Final = "Raise the limit of open files (ulimit -n), or lower max_connections."
+_PROXY_WANTS: Final = (
+    "Give it what it asks for with HTTPS_PROXY=http://user:password@host:port, or have LeadLex's host allowed there."
+)
+_PROXY_NAMED: Final = "Check HTTPS_PROXY=http://user:password@host:port."
+_PLAIN_PROXY: Final = "Write http:// in front of the proxy: HTTPS_PROXY=http://user:password@host:port."
+_TRUSTED: Final = (
+    "Where a firm's proxy inspects TLS, set SSL_CERT_FILE to a PEM file that has the certificate of its authority; "
+    "else check base_url and this machine's clock."
+)
+
+# What OpenSSL calls an answer in plain text: 1.1 and 3 by other names.
+_NOT_TLS: Final = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG"})
+
+
+def _lacks_files(error: Exception) -> bool:
+    return any(isinstance(each, OSError) and each.errno in (errno.EMFILE, errno.ENFILE) for each in _chain(error))
+
+
+def _between(meta: Meta) -> str:
+    """Say that something in between answered, with what it tells of itself."""
+    known = (meta.headers.get("server"), meta.headers.get("content-type", "no content type"))
+    told = ", ".join(printable(each, _SHOWN) for each in known if each)
+    return f"Something between here and LeadLex answered {meta.status_code} ({told})"
+
 
 _CLOCKS: Final[dict[type[Exception], Clock]] = {
     httpx.ConnectTimeout: "connect",
@@ -239,21 +347,7 @@ def without_traceback(error: BaseException) -> BaseException:
 # Streams -----------------------------------------------------------------------------------------------------------
 
 # A stream that began and then broke so is interrupted; after the others the answer itself says what is wrong.
-_INTERRUPTING: Final = frozenset(
-    {
-        Fault.CUT,
-        Fault.POOL,
-        Fault.NAME,
-        Fault.CONNECT,
-        Fault.PROXY,
-        Fault.GATEWAY,
-        Fault.CERTIFICATE,
-        Fault.WRITE,
-        Fault.LOST,
-        Fault.TRANSIENT,
-        Fault.IN_FLIGHT,
-    }
-)
+_INTERRUPTING: Final = UNREACHED | {Fault.CUT, Fault.WRITE, Fault.LOST, Fault.IN_FLIGHT}
 
 
 def cut_short() -> Broken:

@@ -51,6 +51,25 @@ class Meta:
     elapsed: float = 0.0
 
 
+@frozen(kw_only=True)
+class Attempt:
+    """Tell how one attempt of a call that failed ended.
+
+    Args:
+        failure: What broke it, for example `connect`, `lost`, `transient`, `cut`.
+        status_code: The HTTP status, where an answer had come.
+        request_id: The service's `X-Request-ID`, where an answer had come.
+        elapsed: Seconds that it took.
+        delay: Seconds that were waited before the next one; None for the last.
+    """
+
+    failure: str
+    status_code: int | None = None
+    request_id: str | None = None
+    elapsed: float = 0.0
+    delay: float | None = None
+
+
 def extra_field() -> Any:  # noqa: ANN401  # attrs gives a field the type of its annotation
     """Make the field that keeps what the service sent beyond the contract."""
     # A plain dict: calling dict[str, Any] takes longer than the rest of an event's __init__.

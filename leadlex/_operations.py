@@ -8,14 +8,16 @@ Source: the service's pages on Lexi (chat, stream, conversations, tasks); `lexi.
 from __future__ import annotations
 
 import re
+import uuid
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from typing import Any, Final, Generic, Literal, TypeVar
 from urllib.parse import quote, urlencode
 
 from attrs import evolve, frozen
 
 from ._config import whole
-from ._errors import discreet, refuse
+from ._errors import ConfigurationError, discreet, refuse
 from ._meta import Meta
 from ._models import (
     ChatReply,
@@ -37,6 +39,8 @@ Permission = Literal["lexi", "write:ai", "read:ai"]
 
 CHAT: Final = "/v1/lexi/chat"
 STREAM_CHAT: Final = "/v1/lexi/chat/stream"
+CONVERSATIONS: Final = "/v1/lexi/conversations"
+TASKS: Final = "/v1/lexi/tasks"
 
 MAX_STREAM_MESSAGE: Final = 12_000
 MAX_PER_PAGE: Final = 100
@@ -44,6 +48,12 @@ MAX_MESSAGES: Final = 1000
 MAX_PAGE: Final = 1 << 53
 MAX_ID: Final = 1024
 MAX_BODY: Final = 8 << 20
+
+KEY_LIFE: Final = 23 * 3600.0
+"""Seconds after its first use in which an idempotency key may be sent again; the service keeps it for 24 hours."""
+
+CLOCK_SKEW: Final = 60.0
+"""Seconds that another machine's clock may be ahead of this one's."""
 
 
 @frozen(kw_only=True, eq=False, repr=False)
@@ -61,7 +71,9 @@ class Operation(Generic[T]):
         costs: Whether it may cost credits.
         permission: What the key must be allowed to do, where that is known.
         idempotency_key: Sent with a keyed operation, the same in every attempt.
+        first_sent: When that key was first sent, where that was in an earlier call.
         conversation_id: The conversation that it continues, if any.
+        look: How a person finds out whether it was done, where its answer was lost.
         streams: Whether the answer is a stream.
         empty: Whether an answer without a body is one.
     """
@@ -76,7 +88,9 @@ class Operation(Generic[T]):
     costs: bool = False
     permission: Permission | None = None
     idempotency_key: str | None = None
+    first_sent: datetime | None = None
     conversation_id: str | None = None
+    look: str | None = None
     streams: bool = False
     empty: bool = False
 
@@ -86,10 +100,17 @@ class Operation(Generic[T]):
         return self.path in (CHAT, STREAM_CHAT) and not self.query
 
     @property
+    def names_something(self) -> bool:
+        """Tell whether it has an id that may be unknown to the service."""
+        return self.conversation_id is not None or self.path not in _WITHOUT_ID
+
+    @property
     def target(self) -> str:
         """Give what follows the base URL."""
         return f"{self.path}?{self.query}" if self.query else self.path
 
+
+_WITHOUT_ID: Final = (CHAT, STREAM_CHAT, CONVERSATIONS, TASKS)
 
 # Endpoints -------------------------------------------------------------------------------------------------------
 
@@ -111,7 +132,15 @@ def chat(message: object, *, conversation_id: object, context: object) -> Operat
         repeat="once",
         costs=True,
         permission="lexi",
+        conversation_id=continued,
+        look=f"Before asking again, look for the question in {_place_of(continued)}.",
     )
+
+
+def _place_of(conversation_id: str | None) -> str:
+    """Name where a question stands that reached the service."""
+    known = conversation_id is not None
+    return f"lexi.conversation({conversation_id!r})" if known else "the latest of lexi.conversations()"
 
 
 @discreet
@@ -122,18 +151,22 @@ def stream_chat(
     context: object,
     allow_tools: object,
     idempotency_key: object,
+    first_sent: object,
+    now: float,
 ) -> Operation[None]:
     """Describe `POST /v1/lexi/chat/stream`."""
     text = _message(message, MAX_STREAM_MESSAGE)
     entries = _context(context)
     continued = _one_conversation(conversation_id, entries)
+    key = new_idempotency_key() if idempotency_key is None else _idempotency_key(idempotency_key)
+    sent = None if first_sent is None else _first_sent(first_sent, idempotency_key, now)
     fields = {
         "message": text,
         "conversation_id": continued,
         "context": {name: value for name, value in entries.items() if name != "conversation_id"},
         "allow_tools": _flag(allow_tools, "allow_tools"),
     }
-    return Operation(
+    operation = Operation(
         name="stream_chat",
         method="POST",
         path=STREAM_CHAT,
@@ -142,9 +175,35 @@ def stream_chat(
         repeat="keyed",
         costs=True,
         permission="write:ai",
-        idempotency_key=_idempotency_key(idempotency_key),
+        idempotency_key=key,
+        first_sent=sent,
         conversation_id=continued,
         streams=True,
+    )
+    check_key_life(operation, now)
+    return operation
+
+
+def new_idempotency_key() -> str:
+    """Make the idempotency key of one logical call."""
+    return str(uuid.uuid4())
+
+
+def check_key_life(operation: Operation[Any], now: float) -> None:
+    """Refuse to send an idempotency key again that the service may have forgotten, since that would cost again.
+
+    Raises:
+        ConfigurationError: It was first sent more than 23 hours ago.
+    """
+    sent = operation.first_sent
+    if sent is None or now - sent.timestamp() <= KEY_LIFE:
+        return
+    raise ConfigurationError(
+        f"first_sent is more than 23 hours ago ({sent.isoformat()}), and LeadLex knows an idempotency key for 24 "
+        "hours: asked again, the question could be charged again. Look for its answer in "
+        f"{_place_of(operation.conversation_id)}; to ask anew, at a new charge, leave out idempotency_key and "
+        "first_sent.",
+        {"idempotency_key": operation.idempotency_key, "first_sent": sent.isoformat()},
     )
 
 
@@ -167,7 +226,7 @@ def conversations(
     first = Operation(
         name="conversations",
         method="GET",
-        path="/v1/lexi/conversations",
+        path=CONVERSATIONS,
         read=_read_page(whole(page, "page", 1, MAX_PAGE)),
         query=urlencode(given),
         permission="read:ai",
@@ -189,7 +248,7 @@ def conversation(id: object, *, include_tool_steps: object, limit: object) -> Op
     return Operation(
         name="conversation",
         method="GET",
-        path=f"/v1/lexi/conversations/{_segment(id)}",
+        path=f"{CONVERSATIONS}/{_segment(id)}",
         read=_reader(Conversation),
         query=urlencode(given),
         permission="read:ai",
@@ -201,7 +260,7 @@ def tasks(*, status: object) -> Operation[list[Task]]:
     return Operation(
         name="tasks",
         method="GET",
-        path="/v1/lexi/tasks",
+        path=TASKS,
         read=_read_tasks,
         query=urlencode({"status": _text(status, "status")}),
         permission="lexi",
@@ -213,11 +272,12 @@ def approve_task(id: object) -> Operation[TaskDecision]:  # noqa: A002  # API
     return Operation(
         name="approve_task",
         method="POST",
-        path=f"/v1/lexi/tasks/{_segment(id)}/approve",
+        path=f"{TASKS}/{_segment(id)}/approve",
         read=_reader(TaskDecision),
         repeat="once",
         costs=True,
         permission="lexi",
+        look="Before approving it again, look whether lexi.tasks(status='pending') still has the task.",
     )
 
 
@@ -226,7 +286,7 @@ def dismiss_task(id: object, *, reason: object) -> Operation[TaskDecision]:  # n
     return Operation(
         name="dismiss_task",
         method="POST",
-        path=f"/v1/lexi/tasks/{_segment(id)}/dismiss",
+        path=f"{TASKS}/{_segment(id)}/dismiss",
         read=_reader(TaskDecision),
         body=_body({} if reason is None else {"reason": _text(reason, "reason")}, "reason"),
         repeat="once",
@@ -415,6 +475,18 @@ def _idempotency_key(value: object) -> str:
     if not _UUID.fullmatch(value):
         refuse("idempotency_key", "a UUID", f"{len(value)} characters that are none")
     return value
+
+
+def _first_sent(value: object, idempotency_key: object, now: float) -> datetime:
+    if not isinstance(value, datetime):
+        refuse("first_sent", "an aware datetime", type(value).__name__)
+    if value.tzinfo is None or value.utcoffset() is None:
+        refuse("first_sent", "an aware datetime", "a naive one, which could be of any time zone")
+    if idempotency_key is None:
+        refuse("first_sent", "given with the idempotency_key that was first sent then", "no idempotency_key")
+    if value.timestamp() > now + CLOCK_SKEW:
+        refuse("first_sent", "in the past", f"{value.isoformat()}, which is in the future")
+    return datetime.fromtimestamp(max(0.0, value.timestamp()), UTC)
 
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")

@@ -473,7 +473,7 @@ class Homes:
             self._forget_the_dead()
             home = self._homes[token.native_token] = Home(self._make(), token, owned=self._owned)
         if self.closed or home is None:  # looked at again, since another thread may close meanwhile
-            raise ClientClosedError
+            raise ClientClosedError(facts={"charged": "no"})
         return home
 
     async def aclose(self) -> None:

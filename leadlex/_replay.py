@@ -70,6 +70,11 @@ class Transcript:
         return bool(self.length or self.thinking or self.tool_steps or self.others or self.done)
 
     @property
+    def extent(self) -> int:
+        """Measure what was handed out, so that more of it can be told from the same."""
+        return self.length + len(self.thinking) + len(self.tool_steps) + self.others
+
+    @property
     def billed(self) -> bool:
         """Tell whether the stream told of its charge; a bare `[DONE]` proves its end and no more."""
         return self.done is not None and self.done != Done()

@@ -20,7 +20,8 @@ from attrs import define
 
 from ._config import RetryPolicy
 from ._meta import Charged, RateLimit
-from ._operations import Operation, Repeat
+from ._operations import KEY_LIFE, Operation, Repeat
+from ._wire import WireProblem
 
 
 class Fault(Enum):
@@ -51,11 +52,13 @@ class Fault(Enum):
     TRANSIENT = "transient"
     """408, 425, 500, 502, 503 or 504."""
     IN_FLIGHT = "in_flight"
-    """409: the first request with this key still runs."""
+    """409 in the service's own words: the first request with this idempotency key still runs."""
     OTHER_BODY = "other_body"
-    """422: this key came with another body before."""
+    """The service's own word that this idempotency key came with another body before."""
     REFUSED = "refused"
-    """Any other status that is an error."""
+    """Any other refusal in the service's own words."""
+    FOREIGN = "foreign"
+    """Any other status that is an error, or a redirect, which something in between may have made of a whole answer."""
     BODY = "body"
     """The body of a JSON answer broke off."""
     PAYLOAD = "payload"
@@ -89,6 +92,7 @@ REPEATS: Final[Mapping[Fault, Mapping[Repeat, int]]] = {
         (Fault.IN_FLIGHT, 0, 0, ANY),
         (Fault.OTHER_BODY, 0, 0, 0),
         (Fault.REFUSED, 0, 0, 0),
+        (Fault.FOREIGN, 0, 0, 0),
         (Fault.BODY, ANY, 0, 0),
         (Fault.PAYLOAD, 1, 0, 0),
         (Fault.CUT, 0, 0, ANY),
@@ -108,7 +112,24 @@ UNCHARGED: Final = frozenset(
         Fault.GATEWAY,
         Fault.CERTIFICATE,
         Fault.THROTTLED,
+        Fault.OTHER_BODY,
         Fault.REFUSED,
+    }
+)
+
+# Faults that say of a stream under way only that its service can't be reached now: nothing was sent, or something in
+# between answered in its place.
+UNREACHED: Final = frozenset(
+    {
+        Fault.POOL,
+        Fault.NAME,
+        Fault.CONNECT,
+        Fault.PROXY,
+        Fault.GATEWAY,
+        Fault.CERTIFICATE,
+        Fault.LIMITED,
+        Fault.TRANSIENT,
+        Fault.FOREIGN,
     }
 )
 
@@ -120,8 +141,6 @@ MAX_RESUMABLE: Final = 8 << 20
 """Characters handed out, above which a broken stream is not continued."""
 
 IN_FLIGHT_PAUSE: Final = 1.0
-KEY_LIFE: Final = 23 * 3600.0
-"""Seconds after the first attempt in which a key may be sent again; the service keeps it for 24 hours."""
 
 
 def charged_after(operation: Operation[Any], fault: Fault) -> Charged:
@@ -135,15 +154,57 @@ def worse(one: Charged, other: Charged) -> Charged:
     return order[max(order.index(one), order.index(other))]
 
 
-def fault_of_status(status: int, code: str | None) -> Fault:
+class Speaker(Enum):
+    """Who said an error."""
+
+    SERVICE = "service"
+    """The service: the contract's form, with a code that belongs to the status."""
+    FORM = "form"
+    """Somebody who uses the contract's form with another code or status."""
+    OTHER = "other"
+    """Something in between: a proxy, a firewall, a portal."""
+
+
+IDEMPOTENCY_REUSED: Final = "idempotency_key_reused"
+
+_CODES: Final[Mapping[int, frozenset[str]]] = {
+    400: frozenset({"validation_error"}),
+    401: frozenset({"invalid_key"}),
+    402: frozenset({"insufficient_credits"}),
+    403: frozenset({"insufficient_permissions"}),
+    404: frozenset({"not_found", "conversation_not_found"}),
+    409: frozenset({"conflict", IDEMPOTENCY_REUSED}),
+    422: frozenset({IDEMPOTENCY_REUSED}),
+    429: frozenset({"rate_limited"}),
+}
+
+
+def speaker_of(status: int, problem: WireProblem, *, keyed: bool) -> Speaker:
+    """Tell who said an error: whether it may be repeated, what it cost and its words all hang on that.
+
+    Args:
+        status: The answer's.
+        problem: What was read of its body.
+        keyed: Whether the request had an idempotency key, to which the service's 422 may refer.
+    """
+    if problem.code is None or problem.message is None:
+        return Speaker.OTHER
+    reused = keyed and (status, problem.code) == (422, "validation_error")
+    return Speaker.SERVICE if reused or problem.code in _CODES.get(status, ()) else Speaker.FORM
+
+
+def fault_of_status(status: int, code: str | None, speaker: Speaker) -> Fault:
     """Name the fault of an error status."""
+    own = speaker is Speaker.SERVICE
     if status == 429:  # noqa: PLR2004  # RFC 6585, 4
-        return Fault.THROTTLED if code == "rate_limited" else Fault.LIMITED
+        return Fault.THROTTLED if own else Fault.LIMITED
     if status in PASSING_STATUSES:
         return Fault.TRANSIENT
-    if status >= 500:  # noqa: PLR2004  # RFC 9110, 15.6
+    if not own:
+        return Fault.FOREIGN
+    if status == 422 or code == IDEMPOTENCY_REUSED:  # noqa: PLR2004  # RFC 9110, 15.5.21
         return Fault.OTHER_BODY
-    return {409: Fault.IN_FLIGHT, 422: Fault.OTHER_BODY}.get(status, Fault.REFUSED)
+    return Fault.IN_FLIGHT if status == 409 else Fault.REFUSED  # noqa: PLR2004  # RFC 9110, 15.5.10
 
 
 def fault_of_code(code: str | None) -> Fault:
@@ -249,16 +310,16 @@ def may_repeat(operation: Operation[Any], policy: RetryPolicy, fault: Fault, tri
 
 def may_resume(fault: Fault, resumes: int, length: int) -> bool:
     """Tell whether a stream of which `length` characters were handed out may be continued once more."""
-    if fault is Fault.EVENT or not REPEATS[fault]["keyed"] or length > MAX_RESUMABLE:
+    if length > MAX_RESUMABLE or fault is Fault.EVENT or not (fault in UNREACHED or REPEATS[fault]["keyed"]):
         return False
-    return fault is Fault.IN_FLIGHT or resumes < MAX_RESUMES
+    return fault in UNREACHED or fault is Fault.IN_FLIGHT or resumes < MAX_RESUMES
 
 
 def too_late(
-    policy: RetryPolicy, now: float, delay: float, first_failure: float | None, deadline: float | None, began: float
+    policy: RetryPolicy, now: float, delay: float, first_failure: float, deadline: float | None, key_sent: float
 ) -> bool:
     """Tell whether an attempt after `delay` would fall out of the window, the deadline or the life of the key."""
-    ends = [(now if first_failure is None else first_failure) + policy.window, began + KEY_LIFE]
+    ends = [first_failure + policy.window, key_sent + KEY_LIFE]
     return now + delay > min(ends if deadline is None else [*ends, deadline])
 
 

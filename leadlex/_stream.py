@@ -8,8 +8,9 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from datetime import datetime
 from types import TracebackType
-from typing import Final, Self, cast
+from typing import Final, Self, TypeVar, cast
 
 import anyio
 import httpx
@@ -23,11 +24,13 @@ from ._faults import Broken, cut_short
 from ._log import record
 from ._meta import Charged, Meta
 from ._models import ChatReply
-from ._operations import Operation
+from ._operations import Operation, check_key_life
 from ._replay import Divergence, Replay, Transcript
 from ._retry import Fault
 from ._transport import Call, Opened, Transport
 from ._wire import End, WireError, WireProblem, event_of, repaired
+
+E = TypeVar("E", bound=LeadLexError)
 
 MAX_TEXT: Final = 64 << 20
 """Characters of one reply, above which a server is not believed."""
@@ -79,7 +82,7 @@ class AsyncChatStream:
 
     async def _next_batch(self) -> Iterator[StreamEvent]:
         if self._busy:
-            raise StreamBusyError
+            raise busy(self)
         self._busy = True
         try:
             return await self._blocks.__anext__()
@@ -158,6 +161,12 @@ class AsyncChatStream:
         return self._reading.call.operation.idempotency_key or ""
 
     @property
+    def first_sent(self) -> datetime | None:
+        """Tell when the question was first sent under its idempotency key; None before it was."""
+        call = self._reading.call
+        return call.first_sent if self._reading.started else call.operation.first_sent
+
+    @property
     def meta(self) -> Meta | None:
         """Tell how the answer arrived, once its head was read."""
         return self._reading.call.meta
@@ -179,6 +188,20 @@ class AsyncChatStream:
             warnings.warn(
                 f"{self!r} was left before its end and never closed", ResourceWarning, source=self, stacklevel=1
             )
+
+
+def about(stream: AsyncChatStream, error: E) -> E:
+    """Return an error with what is known of the call of a stream."""
+    error.charged, error.partial = stream.charged, stream._reading.partial()  # noqa: SLF001  # the same room
+    stream._reading.call.tell(error)  # noqa: SLF001  # the same
+    return error
+
+
+def busy(stream: AsyncChatStream) -> StreamBusyError:
+    """Return what a second reader of a stream is told, who has sent nothing."""
+    error = StreamBusyError()
+    stream._reading.call.tell(error)  # noqa: SLF001  # the same room
+    return error
 
 
 async def read_batch(stream: AsyncChatStream) -> list[StreamEvent]:
@@ -242,6 +265,10 @@ class Reading:
         """Make the reply so far."""
         return self.transcript.reply(self.conversation_id, self.call.meta)
 
+    def partial(self) -> ChatReply | None:
+        """Make the reply so far, where anything was handed out."""
+        return self.reply() if self.transcript.begun else None
+
     def check_whole(self) -> None:
         """Refuse to let an end that was not proved look like one."""
         if not self.transcript.done:
@@ -255,8 +282,8 @@ class Reading:
         else:
             key = self.call.operation.idempotency_key or ""
             error = StreamInterruptedError("The stream was closed or cancelled before its end.", key)
-        error.charged = self.call.charged_now
-        error.partial = self.reply() if self.transcript.begun else None
+        error.charged, error.partial = self.call.charged_now, self.partial()
+        self.call.tell(error)
         return error
 
     def events(self, block: str) -> Iterator[StreamEvent]:
@@ -339,6 +366,7 @@ async def _read(reading: Reading) -> AsyncGenerator[Iterator[StreamEvent], None]
     # The clocks of a call run from its first use, not from when its handle was made.
     transport = reading.transport
     call = reading.call = transport.begin(reading.call.operation)
+    check_key_life(call.operation, transport.time.wall())
     reading.started = True
     while True:
         reading.broken = None
@@ -386,22 +414,19 @@ def _broken(reading: Reading, error: Exception) -> Broken:
 
 
 def _unopened(reading: Reading, broken: Broken) -> Broken:
-    """Say of a replay that is no stream at all that it does not continue what was handed out."""
-    if broken.fault is not Fault.PAYLOAD or not reading.transcript.begun:
-        return broken
-    error = _diverged(reading, Divergence("it is not an event stream", ""))
-    error.__cause__ = broken.error
-    return Broken(Fault.PAYLOAD, error)
+    """Take what is no stream at all, and comes in place of one that is under way, for somebody else's answer."""
+    under_way = reading.call.head_seen and broken.fault is Fault.PAYLOAD
+    return evolve(broken, fault=Fault.FOREIGN) if under_way else broken
 
 
 def _diverged(reading: Reading, divergence: Divergence) -> StreamDivergedError:
     transcript = reading.transcript
     return StreamDivergedError(
         reading.call.operation.idempotency_key or "",
+        divergence.why,
         delivered=transcript.text,
         replayed_prefix=divergence.replayed,
         conversation_ids=(transcript.conversation_id, divergence.conversation_id or transcript.conversation_id),
-        why=divergence.why,
     )
 
 
@@ -410,8 +435,7 @@ async def _finish(reading: Reading, opened: Opened) -> None:
     done = reading.transcript.done
     if done is not None:
         reading.transport.succeeded(reading.call)
-        if done.credits_remaining is not None:
-            reading.transport.seen.credits_remaining = done.credits_remaining
+        reading.transport.seen.note_credits(done.credits_remaining, is_repeat=reading.call.is_repeat)
         with anyio.move_on_after(_DRAIN, shield=True):
             await _drain(opened)
     with anyio.CancelScope(shield=True):

@@ -6,6 +6,7 @@ Rule: no logic. Every method runs its async twin in the client's own thread.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Generic, Self
 
@@ -160,6 +161,7 @@ class LeadLex:
         context: StreamContext | Mapping[str, Any] | None = None,
         allow_tools: bool = True,
         idempotency_key: str | None = None,
+        first_sent: datetime | None = None,
     ) -> ChatStream:
         """Ask Lexi, and iterate over the answer as it is written; nothing is sent before the first use.
 
@@ -169,6 +171,8 @@ class LeadLex:
             context: CRM records that the question is about; see `StreamContext`.
             allow_tools: Whether Lexi may use the CRM's tools.
             idempotency_key: A UUID; that of an earlier, broken call asks again from the first word, free of charge.
+            first_sent: When that key was first sent, an aware datetime, as on that call's error or stream; more than
+                23 hours later nothing is sent, since the service may have forgotten the key and charge again.
 
         Raises:
             ConfigurationError: An argument can't be used.
@@ -188,6 +192,7 @@ class LeadLex:
                 context=context,
                 allow_tools=allow_tools,
                 idempotency_key=idempotency_key,
+                first_sent=first_sent,
             )
         finally:
             del message
@@ -513,6 +518,11 @@ class ChatStream:
         return self._wrapped.idempotency_key
 
     @property
+    def first_sent(self) -> datetime | None:
+        """Tell when the question was first sent under its idempotency key; None before it was."""
+        return self._wrapped.first_sent
+
+    @property
     def meta(self) -> Meta | None:
         """Tell how the answer arrived, once its head was read."""
         return self._wrapped.meta
@@ -634,20 +644,33 @@ class Thread:
             del message
         return self._bridge.call(twin)
 
-    def stream_chat(self, message: str, *, allow_tools: bool = True, idempotency_key: str | None = None) -> ChatStream:
+    def stream_chat(
+        self,
+        message: str,
+        *,
+        allow_tools: bool = True,
+        idempotency_key: str | None = None,
+        first_sent: datetime | None = None,
+    ) -> ChatStream:
         """Ask, and iterate over the answer as it comes; see the client's `stream_chat`.
 
         Args:
             message: What to ask, at most 12,000 characters.
             allow_tools: Whether Lexi may use the CRM's tools.
             idempotency_key: A UUID; that of an earlier, broken call asks again without paying again.
+            first_sent: When that key was first sent, an aware datetime; see the client's `stream_chat`.
 
         Example:
             for event in lexi.thread().stream_chat("Summarize my pipeline"):
                 print(event)
         """
         try:
-            twin = self._wrapped.stream_chat(message, allow_tools=allow_tools, idempotency_key=idempotency_key)
+            twin = self._wrapped.stream_chat(
+                message,
+                allow_tools=allow_tools,
+                idempotency_key=idempotency_key,
+                first_sent=first_sent,
+            )
         finally:
             del message
         return ChatStream(twin, self._bridge)

@@ -24,7 +24,7 @@ async def wait_for_task(transport: Transport, id: str, timeout: float, poll_inte
     wanted, pause = _operations.id_of(id), seconds(poll_interval, "poll_interval")
     with transport.within(seconds(timeout, "timeout")):
         return await _finished(transport, wanted, pause)
-    raise APITimeoutError("wait", timeout)
+    raise APITimeoutError("wait", timeout, "", {"charged": "no"})
 
 
 async def _finished(transport: Transport, wanted: str, pause: float) -> Task:
@@ -35,7 +35,7 @@ async def _finished(transport: Transport, wanted: str, pause: float) -> Task:
             return task
         missed = 0 if task else missed + 1
         if missed > 1:
-            raise NotFoundError(404, "not_found", "no list of tasks has it")
+            raise NotFoundError(404, "not_found", "no list of tasks has it", {"charged": "no"})
         await transport.rest(pause)
         pause = min(pause * _GROWTH, _LONGEST)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from . import _operations
@@ -15,7 +16,7 @@ from ._models import ChatReply, Message
 from ._operations import Operation
 from ._replay import Transcript
 from ._stream import AsyncChatStream, Reading
-from ._transport import Transport, new_idempotency_key
+from ._transport import Transport
 
 
 class AsyncThread:
@@ -70,7 +71,12 @@ class AsyncThread:
         return await self._learn(operation)
 
     def stream_chat(
-        self, message: str, *, allow_tools: bool = True, idempotency_key: str | None = None
+        self,
+        message: str,
+        *,
+        allow_tools: bool = True,
+        idempotency_key: str | None = None,
+        first_sent: datetime | None = None,
     ) -> AsyncChatStream:
         """Ask, and iterate over the answer as it comes; see the client's `stream_chat`.
 
@@ -78,6 +84,7 @@ class AsyncThread:
             message: What to ask, at most 12,000 characters.
             allow_tools: Whether Lexi may use the CRM's tools.
             idempotency_key: A UUID; that of an earlier, broken call asks again without paying again.
+            first_sent: When that key was first sent, an aware datetime; see the client's `stream_chat`.
 
         Example:
             async for event in lexi.thread().stream_chat("Summarize my pipeline"):
@@ -89,7 +96,9 @@ class AsyncThread:
                 conversation_id=self._free_id(),
                 context=self._context,
                 allow_tools=allow_tools,
-                idempotency_key=new_idempotency_key() if idempotency_key is None else idempotency_key,
+                idempotency_key=idempotency_key,
+                first_sent=first_sent,
+                now=self._transport.time.wall(),
             )
         finally:
             del message  # as in chat

@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 import random
 import time
-import uuid
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Final, Generic, NoReturn, TypeVar
 
@@ -23,11 +23,12 @@ from ._config import USER_AGENT, Settings
 from ._errors import ClientClosedError, LeadLexError
 from ._faults import Broken, Rejected, Translator, interrupted, without_traceback
 from ._log import record
-from ._meta import Charged, Meta, RateLimit
+from ._meta import Attempt, Charged, Meta, RateLimit
 from ._operations import Operation
 from ._pool import Homes
 from ._replay import Transcript
 from ._retry import (
+    UNREACHED,
     Fault,
     Progress,
     RetryQuota,
@@ -44,11 +45,6 @@ from ._wire import WireError, WireProblem, loads_bytes, problem_of, problem_of_b
 T = TypeVar("T")
 
 MAX_HEADERS: Final = 1000
-
-
-def new_idempotency_key() -> str:
-    """Make the key of one logical call."""
-    return str(uuid.uuid4())
 
 
 class Time:
@@ -81,24 +77,55 @@ class Seen:
     rate_limit: RateLimit | None = None
     credits_remaining: int | None = None
 
+    def note_credits(self, left: int | None, *, is_repeat: bool) -> None:
+        """Take in a balance; the answer to a repeated question may tell the one of its first time."""
+        known = self.credits_remaining
+        if left is not None and not (is_repeat and known is not None and left > known):
+            self.credits_remaining = left
 
-@define(eq=False, repr=False)
+
+@define(kw_only=True, eq=False, repr=False)
 class Call(Generic[T]):
     """Keep the record of one logical call over all its attempts."""
 
     operation: Operation[T]
     began: float
     deadline: float | None
+    first_sent: datetime
+    key_sent: float
+    attempt_began: float
     attempts: int = 0
     tries: int = 0
     resumes: int = 0
+    pauses: int = 0
     first_failure: float | None = None
+    handed_out: int = 0
+    log: list[Attempt] = field(factory=list)
     taken: int = 0
     charged: Charged = "no"
     head_seen: bool = False
     meta: Meta | None = None
     waits: anyio.CancelScope | None = None
     progress: Progress = field(factory=Progress)
+
+    @property
+    def is_repeat(self) -> bool:
+        """Tell whether the service may have answered the same question before."""
+        return self.attempts > 1 or self.operation.first_sent is not None
+
+    def note_failure(self, now: float, handed_out: int) -> float:
+        """Return when this outage began: a new one does once something new was handed out."""
+        if self.first_failure is None or handed_out > self.handed_out:
+            self.first_failure, self.handed_out, self.pauses = now, handed_out, 0
+        return self.first_failure
+
+    def tell(self, error: LeadLexError) -> None:
+        """Put on an error what is known of this call."""
+        if self.operation.idempotency_key is not None:
+            error.idempotency_key, error.first_sent = self.operation.idempotency_key, self.first_sent
+        elif error.charged == "unknown":
+            error.look = self.operation.look
+        error.attempt_log = tuple(self.log)
 
     @property
     def charged_now(self) -> Charged:
@@ -137,7 +164,7 @@ class Transport:
         self.seen = seen
         self.quota = quota
         self.time = time
-        self.translator: Translator = Translator(settings.key, settings.timeout, settings.address)
+        self.translator: Translator = Translator(settings.key, settings.timeout, settings.base_url, settings.address)
 
     def __repr__(self) -> str:
         return f"<Transport to {self.settings.base_url}>"
@@ -164,8 +191,16 @@ class Transport:
     def begin(self, operation: Operation[T]) -> Call[T]:
         """Open the record of a call."""
         total = self.settings.timeout.total_of(streams=operation.streams)
-        now = self.time.now()
-        return Call(operation, now, None if total is None else now + total)
+        now, wall = self.time.now(), self.time.wall()
+        first_sent = operation.first_sent or datetime.fromtimestamp(int(wall), UTC)
+        return Call(
+            operation=operation,
+            began=now,
+            deadline=None if total is None else now + total,
+            first_sent=first_sent,
+            key_sent=now - max(0.0, wall - first_sent.timestamp()),
+            attempt_began=now,
+        )
 
     async def _attempt(self, call: Call[T]) -> T | Broken:
         clocks = Clocks(self.settings.timeout, call.deadline, self.time.now, streams=False)
@@ -236,6 +271,7 @@ class Transport:
     async def _head(self, call: Call[Any], clocks: Clocks) -> httpx.Response:
         home = self.homes.here()
         call.attempts += 1
+        call.attempt_began = self.time.now()
         request = self._request(call)
         call.progress.handed_over = True
         response = await home.client.send(request, stream=True, auth=None, follow_redirects=False)
@@ -330,12 +366,12 @@ class Transport:
         return self.translator.other_answer(meta, body)
 
     def _refusal(self, call: Call[Any], meta: Meta, problem: WireProblem, body: bytes) -> Broken:
-        return self.translator.status(meta, problem, body, call.operation.permission, self.time.wall())
+        return self.translator.status(meta, problem, body, call.operation, self.time.wall())
 
     def event_broken(self, call: Call[Any], problem: WireProblem) -> Broken:
         """Translate an `error` event."""
         meta = call.meta or Meta(status_code=200)
-        return self.translator.event(meta, problem, call.operation.permission, self.time.wall())
+        return self.translator.event(meta, problem, call.operation, self.time.wall())
 
     def broken(self, call: Call[Any], error: Exception) -> Broken:
         """Translate whatever ended an attempt."""
@@ -365,29 +401,48 @@ class Transport:
             await self.rest(delay, call)
         except ClientClosedError as error:
             self.fail(call, Broken(broken.fault, error), handed_out)
-        if too_late(self.settings.policy, self.time.now(), 0.0, call.first_failure, call.deadline, call.began):
+        if self._is_too_late(call, 0.0):
             self.fail(call, broken, handed_out)
 
     def _delay(self, call: Call[Any], broken: Broken, handed_out: Transcript | None) -> float | None:
-        policy, now = self.settings.policy, self.time.now()
-        call.first_failure = now if call.first_failure is None else call.first_failure
-        begun = handed_out is not None and handed_out.begun
-        if handed_out is not None and handed_out.begun:
-            allowed = self.settings.resume and may_resume(broken.fault, call.resumes, handed_out.length)
-        else:
-            allowed = may_repeat(call.operation, policy, broken.fault, call.tries)
-        tries = call.resumes if begun else call.tries
-        delay = pause_before(policy, broken.fault, tries, broken.hint, self.time.chance()) if allowed else None
-        if delay is None or too_late(policy, now, delay, call.first_failure, call.deadline, call.began):
+        call.note_failure(self.time.now(), handed_out.extent if handed_out else 0)
+        if not self._may_go_on(call, broken.fault, handed_out):
             return None
-        if broken.fault is Fault.IN_FLIGHT:
-            return delay  # to ask whether it is done is no attempt, and takes nothing from those of others
-        taken = self.quota.take(broken.fault)
-        if not taken:
+        delay = pause_before(self.settings.policy, broken.fault, call.pauses, broken.hint, self.time.chance())
+        if delay is None or self._is_too_late(call, delay):
             return None
-        call.taken = taken
-        call.resumes, call.tries = call.resumes + begun, call.tries + (not begun)
+        # To ask whether it is done is no attempt, and takes nothing from those of others.
+        if broken.fault is not Fault.IN_FLIGHT and not self._count(call, broken.fault, handed_out):
+            return None
         return delay
+
+    def _may_go_on(self, call: Call[Any], fault: Fault, handed_out: Transcript | None) -> bool:
+        if handed_out is not None and handed_out.begun:
+            return self.settings.resume and may_resume(fault, call.resumes, handed_out.length)
+        under_way = call.head_seen and fault in UNREACHED
+        return under_way or may_repeat(call.operation, self.settings.policy, fault, call.tries)
+
+    def _is_too_late(self, call: Call[Any], delay: float) -> bool:
+        now = self.time.now()
+        first_failure = now if call.first_failure is None else call.first_failure
+        return too_late(self.settings.policy, now, delay, first_failure, call.deadline, call.key_sent)
+
+    def _count(self, call: Call[Any], fault: Fault, handed_out: Transcript | None) -> bool:
+        """Count one more attempt; tell whether the quota has room for it.
+
+        A stream under way is paid for: continuing it takes nothing from the quota, and an attempt that did not reach
+        the service is neither a retry nor a resume; the window bounds them.
+        """
+        if not call.head_seen:
+            taken = self.quota.take(fault)
+            if not taken:
+                return False
+            call.taken = taken
+        call.pauses += 1
+        if not (call.head_seen and fault in UNREACHED):
+            begun = handed_out is not None and handed_out.begun
+            call.resumes, call.tries = call.resumes + begun, call.tries + (not begun)
+        return True
 
     def within(self, seconds: float) -> anyio.CancelScope:
         """Cancel what is still done inside after so many seconds, whatever it waits for."""
@@ -404,7 +459,7 @@ class Transport:
                 call.waits = scope
             await self.time.sleep(seconds)
         if scope.cancelled_caught:
-            raise ClientClosedError
+            raise ClientClosedError(facts={"charged": "no"})
 
     def fail(self, call: Call[Any], broken: Broken, handed_out: Transcript | None = None) -> NoReturn:
         """Raise what ended a call, with all that is known of it."""
@@ -412,23 +467,29 @@ class Transport:
         error = interrupted(broken, key) if call.head_seen and key else broken.error
         error.charged = worse(call.charged, "yes" if handed_out and handed_out.done else "no")
         error.meta = error.meta or call.meta
+        call.tell(error)
         if handed_out is not None and handed_out.begun:
             error.partial = handed_out.reply(call.operation.conversation_id, call.meta)
         if error.__cause__ is not None:
             without_traceback(error.__cause__)
             if isinstance(error.__cause__, LeadLexError):
                 error.__cause__.charged = error.charged
+                call.tell(error.__cause__)
         raise error
 
     def _record(self, call: Call[Any], broken: Broken, delay: float | None) -> None:
         meta = call.meta
+        status, request_id = (meta.status_code, meta.request_id) if meta else (None, None)
+        took = self.time.now() - call.attempt_began
+        failure = broken.fault.value
+        call.log.append(Attempt(failure=failure, status_code=status, request_id=request_id, elapsed=took, delay=delay))
         record(
             logging.WARNING if delay is None else logging.INFO,
             "failed" if delay is None else "trying again",
             operation=call.operation.name,
             attempt=call.attempts,
-            status=meta and meta.status_code,
-            request_id=meta and meta.request_id,
-            fault=broken.fault.value,
+            status=status,
+            request_id=request_id,
+            fault=failure,
             delay=delay,
         )

@@ -260,6 +260,7 @@ FUNCTION_IMPORTS = frozenset(
     {
         ("leadlex", "__getattr__", "(import_module)"),
         ("leadlex._aiohttp", "aiohttp_client", "_session"),
+        ("leadlex._errors", "_attempts", "_meta"),
         ("leadlex._client", "sandbox", "sandbox"),
         ("leadlex._pool", "_load_what_calls_need", "(import_module)"),
         ("leadlex.cli", "main", "cli"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import pickle
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from leadlex import (
     APIResponseError,
     APIStatusError,
     APITimeoutError,
+    Attempt,
     AuthenticationError,
     BadRequestError,
     Charged,
@@ -23,6 +25,7 @@ from leadlex import (
     ClientClosedError,
     ConfigurationError,
     ConflictError,
+    IdempotencyError,
     InsufficientCreditsError,
     LeadLexError,
     Meta,
@@ -79,6 +82,7 @@ def every_error() -> list[LeadLexError]:
         denied,
         NotFoundError(404, "not_found", "Not found"),
         ConflictError(409, "conflict", "In flight"),
+        IdempotencyError(422, "idempotency_key_reused", "Another body"),
         limited,
         ServerError(500, None, None, "<html>"),
     ]
@@ -113,6 +117,7 @@ PARENTS: dict[type[LeadLexError], tuple[type, ...]] = {
     PermissionDeniedError: (APIStatusError,),
     NotFoundError: (APIStatusError,),
     ConflictError: (APIStatusError,),
+    IdempotencyError: (ConflictError,),
     RateLimitError: (APIStatusError,),
     ServerError: (APIStatusError,),
 }
@@ -151,6 +156,11 @@ def laden(error: LeadLexError) -> LeadLexError:
     error.partial = ChatReply(response="Half an ans", conversation_id="conv_1")
     error.meta = Meta(status_code=200, request_id="req_1", headers={"x-request-id": "req_1"}, attempts=2)
     error.next_page = 7
+    error.idempotency_key, error.first_sent = KEY, NOON
+    error.attempt_log = (
+        Attempt(failure="lost", elapsed=0.5, delay=0.1),
+        Attempt(failure="transient", status_code=503, request_id="req_1", elapsed=0.25),
+    )
     return error
 
 
@@ -178,7 +188,35 @@ def test_every_error_pickles_and_copies(error: LeadLexError, road: str) -> None:
     twin = ROADS[road](laden(error))
     assert type(twin) is type(error)
     assert (twin.args, vars(twin), str(twin)) == (error.args, vars(error), str(error))
-    assert {"charged", "partial", "meta", "next_page"} <= vars(twin).keys()
+    assert (twin.partial, twin.meta) == (error.partial, error.meta)
+    twin.charged = "no"
+    assert error.charged == "unknown"
+
+
+@each_error
+def test_an_error_is_made_again_of_its_args(error: LeadLexError) -> None:
+    """A task queue sends class and args as JSON, and makes the error again of them: it says what it said."""
+    laden(error)
+    twin = type(error)(*json.loads(json.dumps(error.args)))
+    assert (str(twin), repr(twin)) == (str(error), repr(error))
+    for name in TRAVELLING:
+        assert getattr(twin, name, None) == getattr(error, name, None), name
+    assert KEY not in repr(twin) or isinstance(twin, StreamInterruptedError)
+    assert "charged" not in repr(twin)
+
+
+#: What reaches whoever fetches a task's result.
+TRAVELLING = (
+    *("charged", "idempotency_key", "first_sent", "request_id", "retry_after", "reset_at", "clock", "next_page"),
+    *("from_service", "attempt_log"),
+)
+
+
+@each_error
+def test_an_error_without_facts_claims_nothing(error: LeadLexError) -> None:
+    """An error made by hand does not say that nothing was charged, but where nothing can have been sent."""
+    costless = ConfigurationError, StreamBusyError, PaginationError, WebhookVerificationError
+    assert type(error)(*error.positional).charged == ("no" if isinstance(error, costless) else "unknown")
 
 
 def test_an_error_of_a_users_own_pickles() -> None:
@@ -222,10 +260,13 @@ def test_every_message_says_what_happened_whether_it_was_charged_and_what_to_do(
 def test_a_lost_answer_tells_where_to_look() -> None:
     """Before a question is asked twice that may have been paid for, the message says how to find out."""
     error = APIConnectionError("The connection broke.")
-    assert "safe" in str(error)
-    error.charged = "unknown"
-    assert "look in the conversation" in str(error)
-    assert "idempotency_key" in str(error)
+    assert "Find out whether it was done" in str(error)
+    error.look = "Before asking again, look for the question in lexi.conversation('conv_1')."
+    assert str(error).endswith(error.look)
+    error.idempotency_key, error.first_sent = KEY, NOON
+    assert f"idempotency_key={KEY!r}, first_sent=datetime.fromisoformat({NOON.isoformat()!r})." in str(error)
+    error.charged = "no"
+    assert str(error) == "The connection broke. Nothing was charged. Trying again is safe."
 
 
 def test_an_interrupted_stream_gives_its_key() -> None:
@@ -259,11 +300,15 @@ def test_a_timeout_names_its_clock(clock: Clock) -> None:
 def test_a_quota_tells_when_to_come_back() -> None:
     """The best that is known is said: the moment, else the seconds, else only that there is a quota."""
     error = RateLimitError(429, "rate_limited", "Slow down")
-    assert str(error).endswith("Ask again later.")
+    assert "Ask again later." in str(error)
     error.retry_after = 30.0
-    assert str(error).endswith("Ask again in 30 s.")
+    assert "Ask again in 30 s." in str(error)
+    error.retry_after = 33_060.5
+    assert "Ask again in 9 h 11 min (33060.5 s)." in str(error)
     error.reset_at = NOON
-    assert str(error).endswith("Ask again after 2026-04-17T12:00:00+00:00.")
+    assert "Ask again in 9 h 11 min (at 12:00 UTC), after 2026-04-17T12:00:00+00:00." in str(error)
+    error.retry_after = None
+    assert "Ask again after 2026-04-17T12:00:00+00:00." in str(error)
 
 
 def test_a_status_error_shows_what_the_answer_told() -> None:
@@ -273,14 +318,14 @@ def test_a_status_error_shows_what_the_answer_told() -> None:
     error.meta = Meta(status_code=404, request_id="req_1", rate_limit=RateLimit(limit=5))
     assert (error.status_code, error.code, error.message, error.body) == (404, "not_found", "No such task", "{…}")
     assert (error.request_id, error.rate_limit) == ("req_1", RateLimit(limit=5))
-    assert "(404 not_found): No such task (request req_1)" in str(error)
+    assert "(404 not_found): No such task (request req_1)." in str(error)
 
 
 def test_an_answer_that_cant_be_used_names_its_request() -> None:
     """The service's support finds the call by the id in the message."""
     error = APIResponseError("LeadLex's answer can't be used.")
     error.meta = Meta(status_code=200, request_id="req_1")
-    assert "(request req_1)" in str(error)
+    assert "can't be used (request req_1)." in str(error)
 
 
 # What a server sends -----------------------------------------------------------------------------------------------
@@ -334,6 +379,7 @@ def test_a_huge_message_is_cut() -> None:
         (404, "conversation_not_found", NotFoundError),
         (409, None, ConflictError),
         (422, "validation_error", APIStatusError),
+        (409, "idempotency_key_reused", ConflictError),
         (429, None, RateLimitError),
         (500, None, ServerError),
         (503, "insufficient_credits", ServerError),

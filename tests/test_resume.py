@@ -23,6 +23,7 @@ from leadlex import (
     ChatReply,
     ConflictError,
     Done,
+    IdempotencyError,
     InsufficientCreditsError,
     LeadLexError,
     NotFoundError,
@@ -250,6 +251,17 @@ class TestEveryByte:
 PLACE = CAPTURE.index(b"event: text", CAPTURE.index(b"event: text") + 1)  # the second delta never comes
 FIRST = "Jane Doe is currently"
 
+#: What does not come from the service, in the middle of a stream.
+FOREIGN = (
+    Answer(403, b"<html>Blocked</html>", {"Content-Type": "text/html"}),
+    Answer(429, b"", {"Retry-After": "1"}),
+    Answer(503),
+    Answer(302, b"", {"Location": "https://portal.example/login"}),
+    Answer(200, b"<html>Busy</html>", {"Content-Type": "text/html"}),
+    Answer(200, {"data": {"response": CAPTURE_TEXT, "conversation_id": "conv_01HY1"}}),
+    Answer(206, CAPTURE, {"Content-Type": "text/event-stream"}),
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Instead:
@@ -336,15 +348,38 @@ class TestContinued:
             assert len(server.requests) == 4
         first, later = told
         assert isinstance(first.error, StreamInterruptedError)
-        assert first.error.idempotency_key in str(first.error)
+        assert f"idempotency_key={first.error.idempotency_key!r}" in str(first.error)
         assert (first.text, first.error.charged, first.stream.resumes) == (FIRST, "unknown", 2)
         assert (later.error, later.text) == (None, CAPTURE_TEXT)
 
-    @pytest.mark.parametrize("fault", [Lost("rst"), Lost("stall"), Answer(503), Answer(429, code="rate_limited")])
+    @pytest.mark.parametrize("fault", [Lost("rst"), Lost("stall"), Answer(429, code="rate_limited")])
     def test_broken_continuation(self, face: Face, fault: Any) -> None:
         """A continuation that breaks before its first byte, or is turned away for now, is tried once more."""
         seen = run(face, LexiScript(stream_fault=(Cut(PLACE), fault)))
         assert (seen.error, seen.text, seen.stream.resumes) == (None, CAPTURE_TEXT, 2)
+
+    @pytest.mark.parametrize("fault", FOREIGN, ids=lambda fault: f"{fault.status}")
+    def test_answered_by_another(self, face: Face, fault: Answer) -> None:
+        """What something in between says meanwhile is no end: the service is asked again, as often as it takes."""
+        seen = run(face, LexiScript(stream_fault=(Cut(PLACE), *[fault] * 5)))
+        assert (seen.error, seen.text, seen.stream.resumes) == (None, CAPTURE_TEXT, 1)
+
+    @pytest.mark.parametrize("fault", FOREIGN, ids=lambda fault: f"{fault.status}")
+    def test_answered_by_another_for_ever(self, face: Face, fault: Answer) -> None:
+        """When the window ends, the error says who answered, and has what came and the idempotency key."""
+        time = Turned()
+        seen = run(
+            face,
+            LexiScript(stream_fault=(Cut(PLACE), *[fault] * 200)),
+            time,
+            retries=RetryPolicy(),
+            timeout=Timeout(idle=1),
+        )
+        assert type(seen.error) is StreamInterruptedError
+        assert isinstance(seen.error.__cause__, APIStatusError | APIResponseError)
+        assert not seen.error.__cause__.from_service
+        assert (seen.text, seen.error.charged) == (FIRST, "unknown")
+        assert 50 < sum(time.sleeps) <= 60
 
     def test_in_flight(self, face: Face) -> None:
         """While the first request is under way, the service is asked again every second; this does not count."""
@@ -366,16 +401,16 @@ class TestContinued:
             assert (type(seen.error), seen.text) == (StreamInterruptedError, FIRST)
 
     def test_quota(self, face: Face) -> None:
-        """A client whose retries are used up continues nothing."""
+        """A stream under way is paid for: it is continued though the client's retries are used up."""
         told = list[Told]()
 
         async def scenario(lexi: Any) -> None:
-            transport_of(lexi).quota.level = 13
+            transport_of(lexi).quota.level = 0
             told.append(await listen(lexi))
 
         with ScriptedServer(LexiScript(stream_fault=Cut(PLACE))) as server, no_leaks():
-            face.run(scenario, base_url=server.url)
-        assert (type(told[0].error), told[0].text) == (StreamInterruptedError, FIRST)
+            face.run(scenario, base_url=server.url, retries=AT_ONCE)
+        assert (told[0].error, told[0].text) == (None, CAPTURE_TEXT)
 
     def test_too_long(self, face: Face) -> None:
         """A stream of which 8 Mi characters were handed out is not continued."""
@@ -486,12 +521,17 @@ class TestDiverged:
         assert 58 < sum(time.sleeps) <= 60
 
     @pytest.mark.parametrize(
-        ("status", "kind"),
-        [(401, AuthenticationError), (402, InsufficientCreditsError), (404, NotFoundError), (422, APIStatusError)],
+        ("status", "code", "kind"),
+        [
+            (401, "invalid_key", AuthenticationError),
+            (402, "insufficient_credits", InsufficientCreditsError),
+            (404, "conversation_not_found", NotFoundError),
+            (422, "validation_error", IdempotencyError),
+        ],
     )
-    def test_refused(self, face: Face, status: int, kind: type[APIStatusError]) -> None:
+    def test_refused(self, face: Face, status: int, code: str, kind: type[APIStatusError]) -> None:
         """D-e: the service refuses the continuation; that is the error, with what came."""
-        seen = run(face, LexiScript(stream_fault=(Cut(PLACE), Answer(status))))
+        seen = run(face, LexiScript(stream_fault=(Cut(PLACE), Answer(status, code=code))))
         assert (type(seen.error), seen.text, seen.stream.charged) == (kind, FIRST, "unknown")
 
     def test_quota_until_midnight(self, face: Face) -> None:
@@ -500,20 +540,6 @@ class TestDiverged:
         seen = run(face, LexiScript(stream_fault=(Cut(PLACE), answer)))
         assert isinstance(seen.error, RateLimitError)
         assert (seen.error.retry_after, seen.text) == (30000, FIRST)
-
-    @pytest.mark.parametrize(
-        "fault",
-        [
-            Answer(200, {"data": {"response": CAPTURE_TEXT, "conversation_id": "conv_01HY1"}}),
-            Answer(200, b"<html>Busy</html>", {"Content-Type": "text/html"}),
-            Answer(206, CAPTURE, {"Content-Type": "text/event-stream"}),
-        ],
-    )
-    def test_no_stream(self, face: Face, fault: Answer) -> None:
-        """D-f: the continuation is no event stream."""
-        error = self._diverges(face, fault)
-        assert (error.common_len, error.replayed_prefix) == (0, "")
-        assert isinstance(error.__cause__, APIResponseError)
 
     @pytest.mark.parametrize("tool", ["contacts.delete", "contacts.get"])
     def test_other_steps(self, face: Face, tool: str) -> None:

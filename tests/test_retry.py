@@ -17,16 +17,17 @@ import httpcore
 import pytest
 
 from leadlex import AsyncLeadLex, LeadLexError, RateLimitError, RetryPolicy, ServerError
-from leadlex._operations import Operation, chat, conversation, request, stream_chat
+from leadlex._operations import KEY_LIFE, Operation, chat, conversation, request, stream_chat
 from leadlex._retry import (
     ANY,
     IN_FLIGHT_PAUSE,
-    KEY_LIFE,
     MAX_RESUMABLE,
     REPEATS,
+    UNREACHED,
     Fault,
     Progress,
     RetryQuota,
+    Speaker,
     charged_after,
     fault_of_code,
     fault_of_status,
@@ -38,10 +39,12 @@ from leadlex._retry import (
     reset_of,
     retry_after,
     server_now,
+    speaker_of,
     too_late,
     worse,
 )
 from leadlex._transport import Time
+from leadlex._wire import WireProblem
 from tests.matrix.oracles import CALLS, Call, observe, spoiled
 from tests.support.answers import error_answer, json_answer
 from tests.support.faces import API_KEY, AsyncFace
@@ -58,7 +61,15 @@ KEY: Final = "7c9e6679-7425-40de-944b-e07fc1f90ae7"
 OPERATIONS: Final[dict[Call, Operation[Any]]] = {
     "get": conversation("conv_1", include_tool_steps=False, limit=200),
     "chat": chat("Hi", conversation_id=None, context=None),
-    "stream": stream_chat("Hi", conversation_id=None, context=None, allow_tools=True, idempotency_key=KEY),
+    "stream": stream_chat(
+        "Hi",
+        conversation_id=None,
+        context=None,
+        allow_tools=True,
+        idempotency_key=KEY,
+        first_sent=None,
+        now=0.0,
+    ),
 }
 
 # The table ---------------------------------------------------------------------------------------------------------
@@ -79,8 +90,9 @@ TABLE: Final[dict[Fault, tuple[int, int, int, bool]]] = {
     Fault.LIMITED: (ANY, 0, ANY, True),
     Fault.TRANSIENT: (ANY, 0, ANY, True),
     Fault.IN_FLIGHT: (0, 0, ANY, True),
-    Fault.OTHER_BODY: (0, 0, 0, True),
+    Fault.OTHER_BODY: (0, 0, 0, False),
     Fault.REFUSED: (0, 0, 0, False),
+    Fault.FOREIGN: (0, 0, 0, True),
     Fault.BODY: (ANY, 0, 0, True),
     Fault.PAYLOAD: (1, 0, 0, True),
     Fault.CUT: (0, 0, ANY, True),
@@ -129,24 +141,50 @@ def test_raw_requests(method: str) -> None:
     assert charged_after(operation, Fault.LOST) == ("no" if method == "GET" else "unknown")
 
 
+#: The service's own words: a status and the codes that belong to it.
+OWN: Final[Mapping[int, tuple[str, ...]]] = {
+    400: ("validation_error",),
+    401: ("invalid_key",),
+    402: ("insufficient_credits",),
+    403: ("insufficient_permissions",),
+    404: ("not_found", "conversation_not_found"),
+    409: ("conflict", "idempotency_key_reused"),
+    422: ("idempotency_key_reused",),
+    429: ("rate_limited",),
+}
+
+
+@pytest.mark.parametrize("status", range(200, 600))
+def test_who_said_it(status: int) -> None:
+    """A status and a code are the service's own word only together, and only in the contract's form."""
+    codes = [code for codes in OWN.values() for code in codes]
+    for code in [*codes, "internal_error", "Not Found", ""]:
+        own = Speaker.SERVICE if code in OWN.get(status, ()) else Speaker.FORM
+        assert speaker_of(status, WireProblem(code, "Words"), keyed=False) is own
+        assert speaker_of(status, WireProblem(code, None), keyed=True) is Speaker.OTHER
+    assert speaker_of(status, WireProblem(None, "Words"), keyed=True) is Speaker.OTHER
+    reused = Speaker.SERVICE if status in (400, 422) else Speaker.FORM
+    assert speaker_of(status, WireProblem("validation_error", "Words"), keyed=True) is reused
+
+
 @pytest.mark.parametrize(
-    ("status", "code", "fault"),
+    ("status", "code", "speaker", "fault"),
     [
-        (429, "rate_limited", Fault.THROTTLED),
-        (429, None, Fault.LIMITED),
-        (429, "too_many", Fault.LIMITED),
-        *[(status, None, Fault.TRANSIENT) for status in (408, 425, 500, 502, 503, 504)],
-        *[(status, None, Fault.REFUSED) for status in (400, 401, 402, 403, 404, 405, 410, 413, 418)],
-        (409, "conflict", Fault.IN_FLIGHT),
-        (422, None, Fault.OTHER_BODY),
-        (501, None, Fault.OTHER_BODY),
-        (505, None, Fault.OTHER_BODY),
-        (599, None, Fault.OTHER_BODY),
+        (429, "rate_limited", Speaker.SERVICE, Fault.THROTTLED),
+        (429, None, Speaker.OTHER, Fault.LIMITED),
+        (429, "too_many", Speaker.FORM, Fault.LIMITED),
+        *[(status, None, Speaker.OTHER, Fault.TRANSIENT) for status in (408, 425, 500, 502, 503, 504)],
+        *[(status, "x", Speaker.SERVICE, Fault.REFUSED) for status in (400, 401, 402, 403, 404)],
+        *[(status, None, Speaker.OTHER, Fault.FOREIGN) for status in (400, 401, 402, 403, 404, 405, 409, 413, 422)],
+        *[(status, "x", Speaker.FORM, Fault.FOREIGN) for status in (400, 404, 409, 422, 501, 505, 599)],
+        (409, "conflict", Speaker.SERVICE, Fault.IN_FLIGHT),
+        (409, "idempotency_key_reused", Speaker.SERVICE, Fault.OTHER_BODY),
+        (422, "validation_error", Speaker.SERVICE, Fault.OTHER_BODY),
     ],
 )
-def test_statuses(status: int, code: str | None, fault: Fault) -> None:
-    """A status is the fault that the table names; a 5xx that is not named there is not repeated."""
-    assert fault_of_status(status, code) is fault
+def test_statuses(status: int, code: str | None, speaker: Speaker, fault: Fault) -> None:
+    """Who said it decides before the status does; a 5xx that is not named in the table is not repeated."""
+    assert fault_of_status(status, code, speaker) is fault
 
 
 @pytest.mark.parametrize("code", ["rate_limited", "internal_error", "overloaded", "timeout", "other", None])
@@ -158,11 +196,14 @@ def test_error_events(code: str | None) -> None:
 
 @pytest.mark.parametrize("fault", Fault)
 def test_resuming(fault: Fault) -> None:
-    """A stream that had begun is continued twice after what took its connection, and never after what it said."""
-    lasting = {each for each in Fault if not TABLE[each][2]} | {Fault.EVENT}
+    """A stream that had begun is continued twice after what took its connection, and never after what it said.
+
+    What did not reach the service does not count.
+    """
+    lasting = {each for each in Fault if not TABLE[each][2]} - UNREACHED | {Fault.EVENT}
     resumable = fault not in lasting
     assert may_resume(fault, 0, 10) == may_resume(fault, 1, MAX_RESUMABLE) == resumable
-    assert may_resume(fault, 2, 10) == (fault is Fault.IN_FLIGHT)
+    assert may_resume(fault, 2, 10) == (fault in UNREACHED or fault is Fault.IN_FLIGHT)
     assert not may_resume(fault, 0, MAX_RESUMABLE + 1)
 
 
@@ -419,24 +460,24 @@ def test_in_flight_pause() -> None:
 
 
 @pytest.mark.parametrize(
-    ("now", "delay", "first_failure", "deadline", "began", "late"),
+    ("now", "delay", "first_failure", "deadline", "key_sent", "late"),
     [
-        (100.0, 1.0, None, None, 100.0, False),
-        (100.0, 60.0, None, None, 100.0, False),
-        (100.0, 60.1, None, None, 100.0, True),
+        (100.0, 1.0, 100.0, None, 100.0, False),
+        (100.0, 60.0, 100.0, None, 100.0, False),
+        (100.0, 60.1, 100.0, None, 100.0, True),
         (150.0, 1.0, 100.0, None, 40.0, False),
         (160.0, 0.1, 100.0, None, 40.0, True),
         (100.0, 1.0, 100.0, 101.0, 40.0, False),
         (100.0, 1.1, 100.0, 101.0, 40.0, True),
-        (KEY_LIFE, 0.5, None, None, 0.0, True),
-        (KEY_LIFE - 1, 0.5, None, None, 0.0, False),
+        (KEY_LIFE, 0.5, KEY_LIFE, None, 0.0, True),
+        (KEY_LIFE - 1, 0.5, KEY_LIFE - 1, None, 0.0, False),
     ],
 )
 def test_too_late(  # one value a column
-    now: float, delay: float, first_failure: float | None, deadline: float | None, began: float, *, late: bool
+    now: float, delay: float, first_failure: float, deadline: float | None, key_sent: float, *, late: bool
 ) -> None:
     """Nothing is sent after the window that the first failure opens, after the deadline, or after the key's life."""
-    assert too_late(POLICY, now, delay, first_failure, deadline, began) == late
+    assert too_late(POLICY, now, delay, first_failure, deadline, key_sent) == late
 
 
 # How much in all ---------------------------------------------------------------------------------------------------

@@ -38,6 +38,7 @@ from leadlex import (
 from leadlex._body import MAX_DRAIN, Clocks, Expired, GuardedText, LineGuard, Unusable, read_all
 from leadlex._config import Key
 from leadlex._faults import Broken, Translator, cut_short, interrupted, without_traceback
+from leadlex._operations import conversation
 from leadlex._replay import Divergence, Replay, Transcript
 from leadlex._retry import Fault, Progress
 from leadlex._wire import (
@@ -441,7 +442,7 @@ class TestReplay:
 
 # Faults ------------------------------------------------------------------------------------------------------------
 
-TRANSLATOR = Translator(Key(API_KEY), Timeout(), "localhost:443")
+TRANSLATOR = Translator(Key(API_KEY), Timeout(), "https://localhost", "localhost:443")
 CONNECTING = Progress(handed_over=True, traced=True, connect_failed=True)
 SENT = Progress(handed_over=True, traced=True, started=True, written=True)
 META = Meta(status_code=200)
@@ -527,14 +528,15 @@ class TestFaults:
         """A redirect to what is no URL is a redirect all the same, though httpx stumbles over it."""
         progress = Progress(handed_over=True, traced=True, started=True, written=True, status=302)
         broken = told_of(httpx.RemoteProtocolError("Invalid URL in location header"), progress)
-        assert broken.fault is Fault.REFUSED
+        assert broken.fault is Fault.FOREIGN
         assert "a redirect to a place that is no URL" in str(broken.error)
 
     def test_key(self) -> None:
         """A key that an exception or a server repeats is masked."""
         assert API_KEY not in str(told_of(ValueError(f"Illegal header value {API_KEY}")).error)
         problem = WireProblem(API_KEY, f"{API_KEY} is wrong")
-        error = TRANSLATOR.status(Meta(status_code=403), problem, API_KEY.encode(), "read:ai", 0.0).error
+        operation = conversation("conv_1", include_tool_steps=False, limit=1)
+        error = TRANSLATOR.status(Meta(status_code=403), problem, API_KEY.encode(), operation, 0.0).error
         assert isinstance(error, PermissionDeniedError)
         assert API_KEY not in f"{error}{error.code}{error.message}{error.body}{vars(error)}"
         assert error.permission == "read:ai"
@@ -550,6 +552,6 @@ class TestFaults:
 
     def test_nothing(self) -> None:
         """An empty answer of an unknown kind is told as that."""
-        assert "status 204, no content type, an empty body" in str(
+        assert "answered 204 (no content type): an empty body." in str(
             TRANSLATOR.other_answer(Meta(status_code=204), b"").error
         )

@@ -5,26 +5,32 @@ Rule: Ctrl-C stops the answer; what Lexi proposes is done only if a person says 
 
 from __future__ import annotations
 
+import shlex
 import sys
 from argparse import Namespace
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Final
 
 import leadlex
 
-from ._output import Output
+from ._output import Output, Stopped
 from ._prompt import edit_lines, read_line, remember
-from ._session import connect
+from ._session import connect, is_sandbox
 from ._tasks import decide, pending_tasks
+
+_TYPED: Final = 200
+"""Characters of a question that one types again; a longer one is given as it was."""
 
 _WELCOME: Final = "Ask Lexi. Ctrl-C stops an answer, Ctrl-D leaves."
 
 
 def chat(options: Namespace, out: Output) -> None:
     """Ask one message, from the command line or from stdin, or go on until Ctrl-D."""
-    message = options.message
+    message, options.piped = options.message, False
     if message is None and (options.json or not sys.stdin.isatty()):
-        message = sys.stdin.read()
+        # A file or a pipe ends with a line end that is no part of the question, and would make it another one.
+        message, options.piped = sys.stdin.read().rstrip("\r\n"), True
     with connect(options, out) as client:
         talk = Talk(client, out, options)
         if message is None:
@@ -46,7 +52,9 @@ class Talk:
         self._client = client
         self._out = out
         self._thread = client.thread(options.conversation)
+        self._options = options
         self._key: str | None = options.idempotency_key
+        self._first_sent: datetime | None = options.first_sent
         self._decides = sys.stdin.isatty() and sys.stderr.isatty() and not options.json
         self._looks = (self._decides or options.sandbox) and not options.json
 
@@ -54,7 +62,7 @@ class Talk:
         """Ask, show the answer as it comes, and then what Lexi proposes to do.
 
         Raises:
-            KeyboardInterrupt: It was stopped; its argument, if any, says whether it was charged.
+            KeyboardInterrupt: It was stopped; its argument, if any, is a `Stopped`.
             LeadLexError: It failed.
         """
         before = self._pending()
@@ -63,15 +71,39 @@ class Talk:
             self._offer(before)
 
     def _answer(self, message: str) -> None:
-        key, self._key = self._key, None
+        key, self._key, first_sent, self._first_sent = self._key, None, self._first_sent, None
+        continued = self._thread.conversation_id
         self._out.wait("Lexi is thinking…")
-        with self._thread.stream_chat(message, idempotency_key=key) as stream:
+        with self._thread.stream_chat(message, idempotency_key=key, first_sent=first_sent) as stream:
             try:
                 for event in stream:
                     self._out.event(event)
             except KeyboardInterrupt:
-                raise KeyboardInterrupt(stream.charged) from None
+                again = self._again(message, continued, stream)
+                raise KeyboardInterrupt(
+                    Stopped(stream.charged, stream.idempotency_key, stream.first_sent, again)
+                ) from None
+            except leadlex.LeadLexError as error:
+                again = self._again(message, continued, stream)
+                if again is not None:
+                    error.add_note(again)
+                raise
             self._out.finish(stream.reply)
+
+    def _again(self, message: str, conversation: str | None, stream: leadlex.ChatStream) -> str | None:
+        """Write the command that asks the same again; a sandbox that is gone with its process knows no key."""
+        if is_sandbox(self._options) or stream.first_sent is None:
+            return None
+        words = ["leadlex", "chat", *(["--conversation", conversation] if conversation else [])]
+        words += [
+            "--idempotency-key",
+            stream.idempotency_key,
+            "--first-sent",
+            f"{stream.first_sent:%Y-%m-%dT%H:%M:%SZ}",
+        ]
+        if self._options.piped or len(message) > _TYPED or not message.isprintable():
+            return f"{shlex.join(words)} < the same input"
+        return shlex.join([*words, *(["--"] if message.startswith("-") else []), message])
 
     def _pending(self) -> Mapping[str, leadlex.Task] | None:
         return pending_tasks(self._client) if self._looks else None

@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 import os
 import sys
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from itertools import takewhile
 from typing import Any, Final, NoReturn, cast
 
@@ -122,6 +123,7 @@ def _add_chat(commands: Group) -> None:
     chat.add_argument("message", nargs="?", help="what to ask; without it a conversation, or what stdin has")
     chat.add_argument("--conversation", metavar="ID", help="go on with this conversation")
     chat.add_argument("--idempotency-key", metavar="KEY", help="ask again what broke off, without paying again")
+    chat.add_argument("--first-sent", type=_moment, metavar="TIME", help="when that key was first sent, as it was told")
 
 
 def _add_conversations(commands: Group) -> None:
@@ -190,6 +192,13 @@ def _count(text: str) -> int:
     if number < 1:
         raise ValueError(text)
     return number
+
+
+def _moment(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ArgumentTypeError(f"it needs a time zone, as in {text}Z")
+    return moment
 
 
 def _port(text: str) -> int:

@@ -13,15 +13,16 @@ from typing import Any, Final, TextIO, cast
 
 import attrs
 
-from leadlex import Charged, ChatReply, Done, LeadLexError, StreamEvent, Task, TextDelta, Thinking, ToolStep
+from leadlex import ChatReply, Done, LeadLexError, StreamEvent, Task, TextDelta, Thinking, ToolStep
 
 from ._exits import STOPPED, exit_code
-from ._output import Value
+from ._output import Stopped, Value
 
 _TYPES: Final[Mapping[type, str]] = {Thinking: "thinking", ToolStep: "tool_step", TextDelta: "text", Done: "done"}
 
 _DETAILS: Final = (
-    "code", "status_code", "request_id", "retry_after", "reset_at", "clock", "idempotency_key", "next_page", "partial"
+    "code", "status_code", "request_id", "from_service", "retry_after", "reset_at", "clock", "idempotency_key",
+    "first_sent", "next_page", "partial", "attempt_log"
 )  # fmt: skip  # what errors of some kinds know
 
 
@@ -48,10 +49,11 @@ class JsonLines:
     def task(self, task: Task) -> None:
         """Say nothing: proposals are for people, programs list tasks."""
 
-    def stop(self, charged: Charged | None) -> None:
+    def stop(self, stopped: Stopped | None) -> None:
         """Write an error of its own kind."""
-        told = {"type": "KeyboardInterrupt", "message": "Stopped with Ctrl-C.", "charged": charged}
-        _write(sys.stderr, {"error": {**told, "exit_code": STOPPED}})
+        told = {"type": "KeyboardInterrupt", "message": "Stopped with Ctrl-C.", "charged": stopped and stopped.charged}
+        known = {"idempotency_key": stopped.idempotency_key, "first_sent": plain(stopped.first_sent)} if stopped else {}
+        _write(sys.stderr, {"error": {**told, **known, "exit_code": STOPPED}})
 
     def value(self, value: Value) -> None:
         """Write a value."""

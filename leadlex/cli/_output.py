@@ -6,11 +6,28 @@ Rule: a command says what happened, never how it looks.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Protocol
+from datetime import datetime
+from typing import NamedTuple, Protocol
 
 from leadlex import Charged, ChatReply, Conversation, ConversationSummary, LeadLexError, StreamEvent, Task, TaskDecision
 
 Value = ConversationSummary | Conversation | Task | TaskDecision
+
+
+class Stopped(NamedTuple):
+    """What is known of a question whose answer was stopped with Ctrl-C.
+
+    Args:
+        charged: Whether it cost credits.
+        idempotency_key: With it the same question is not charged again.
+        first_sent: When that was first sent.
+        again: The command that asks again so, where there is one.
+    """
+
+    charged: Charged
+    idempotency_key: str
+    first_sent: datetime | None
+    again: str | None
 
 
 class Output(Protocol):
@@ -34,8 +51,8 @@ class Output(Protocol):
     def task(self, task: Task) -> None:
         """Tell how a task stands, beside the answer."""
 
-    def stop(self, charged: Charged | None) -> None:
-        """End what was stopped with Ctrl-C; `charged` is None where nobody asked anything."""
+    def stop(self, stopped: Stopped | None) -> None:
+        """End what was stopped with Ctrl-C; `stopped` is None where nobody asked anything."""
 
     def value(self, value: Value) -> None:
         """Show what was asked for."""

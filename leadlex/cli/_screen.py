@@ -17,6 +17,7 @@ from rich.text import Text
 from leadlex import (
     Charged,
     ChatReply,
+    ConfigurationError,
     LeadLexError,
     StreamEvent,
     StreamInterruptedError,
@@ -26,7 +27,7 @@ from leadlex import (
     ToolStep,
 )
 
-from ._output import Value
+from ._output import Stopped, Value
 from ._text import one_line, visible
 from ._values import described, outlined
 
@@ -92,10 +93,11 @@ class Screen:
         """Write a line about a task: what it does, and what came out where it has ended."""
         self._say(outlined(task))
 
-    def stop(self, charged: Charged | None) -> None:
-        """End what was begun, and tell whether it was charged."""
+    def stop(self, stopped: Stopped | None) -> None:
+        """End what was begun, and tell whether it was charged and how to have the answer all the same."""
         self._end_text()
-        self.note(f"Stopped. {_CHARGES[charged]}" if charged else "Stopped.")
+        told = [_CHARGES[stopped.charged], _again(stopped.charged, stopped.again)] if stopped else []
+        self.note(" ".join(filter(None, ["Stopped.", *told])))
 
     def value(self, value: Value) -> None:
         """Write a value, in a line where one does."""
@@ -191,9 +193,19 @@ class _Console(Console):
 
 def _explained(error: LeadLexError) -> str:
     """Say an error in the words of the command, where the library's are about Python."""
-    if not isinstance(error, StreamInterruptedError):
+    if isinstance(error, ConfigurationError):
         return str(error)
-    return (
-        f"{error.problem} {_CHARGES[error.charged]} What arrived is not the whole answer; to ask the same again "
-        f"without paying again, within 24 hours: leadlex chat --idempotency-key {error.idempotency_key} …"
-    )
+    if isinstance(error, StreamInterruptedError):
+        advice = "What arrived is not the whole answer."
+    elif error.charged == "unknown" and not error.idempotency_key:
+        advice = f"{error.advice} Before you repeat it, look whether it was done: leadlex tasks list".strip()
+    else:
+        advice = error.advice
+    again = _again(error.charged, *getattr(error, "__notes__", ()))
+    return " ".join(filter(None, [error.problem, _CHARGES[error.charged], advice, again]))
+
+
+def _again(charged: Charged, command: str | None = None) -> str:
+    if charged == "no" or command is None:
+        return ""
+    return f"To ask the same again without paying again, within 24 hours: {command}"

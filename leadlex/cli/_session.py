@@ -42,6 +42,11 @@ def connect(options: Namespace, out: Output) -> leadlex.LeadLex:
     return leadlex.LeadLex.sandbox()
 
 
+def is_sandbox(options: Namespace) -> bool:
+    """Tell whether `connect` gives the sandbox of this process."""
+    return bool(options.sandbox) or not _has_key()
+
+
 def is_watched() -> bool:
     """Tell whether a person is at both ends: a job that lost its key must not take invented contacts for real."""
     return sys.stdin.isatty() and sys.stdout.isatty()

@@ -217,7 +217,7 @@ def test_ctrl_c_stops_the_answer_and_not_the_conversation(run_on: Run, terminal:
     terminal.type("Summarize my pipeline\n")
     assert run_on("chat").code == 0
     shown = plain(terminal.text)
-    assert "\nStopped. Whether it was charged is not known.\n" in shown
+    assert "\nStopped. Whether it was charged is not known. To ask the same again without paying again" in shown
     assert "Jane Doe is currently in the Proposal stage" in shown
 
 

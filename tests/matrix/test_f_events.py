@@ -264,7 +264,7 @@ def test_strange_error(data: bytes) -> None:
     seen = ask(ONCE, text(HALF) + event("error", data), HALF)
     seen.expect(APIStatusError, charged="unknown", attempts=1, code=None, text=HALF)
     assert str(seen.error).isprintable()
-    assert len(str(seen.error)) < 2048 + 300
+    assert len(str(seen.error)) < 2048 + 500
 
 
 # JSON --------------------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+from attrs import evolve
 
 from leadlex import (
     APIConnectionError,
@@ -87,7 +88,7 @@ class TestBroken:
 
         server = ServerProcess(LexiScript(stream_fault=Cut(PLACE, "stall")))
         with no_leaks(), server, _at_text(server, server.kill), must_not_hang():
-            face.run(scenario, base_url=server.url, retries=AT_ONCE)
+            face.run(scenario, base_url=server.url, retries=evolve(AT_ONCE, window=1.0))
             assert server.ledger.worst == 1
         [error] = errors
         assert error.partial is not None

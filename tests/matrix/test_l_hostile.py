@@ -18,7 +18,7 @@ import pytest
 
 import leadlex
 from leadlex import APIResponseError, AuthenticationError, ConfigurationError
-from tests.matrix.oracles import CALLS, Call, Log, check_secrets, locals_of, observe, spoiled
+from tests.matrix.oracles import CALLS, CHARGED, Call, Log, check_secrets, locals_of, observe, spoiled
 from tests.support.faces import API_KEY, AsyncFace, Face
 from tests.support.lexi import Answer, LexiScript, Lost
 from tests.support.proxy import Proxy
@@ -47,7 +47,7 @@ def test_redirects(call: Call, status: int, place: str) -> None:
     """A redirect to anywhere, the same host too, is not followed: nobody else gets the key, or the question again."""
     with ScriptedServer(spoiled(call, Answer(status, headers=[("Location", place)]))) as server:
         seen = observe(ONE_FACE, call, server)
-        seen.expect(APIResponseError, charged="no", attempts=1, says=f"redirect to {re.escape(place)}")
+        seen.expect(APIResponseError, charged=CHARGED[call], attempts=1, says=f"redirect to {re.escape(place)}")
         assert len(server.requests) == 2  # the call, and the one that shows that all is well
 
 

@@ -79,4 +79,6 @@ class MemoryTransport(Transport):
 
 @functools.cache
 def _question() -> _operations.Operation[None]:
-    return _operations.stream_chat("Hi", conversation_id=None, context=None, allow_tools=True, idempotency_key=KEY)
+    return _operations.stream_chat(
+        "Hi", conversation_id=None, context=None, allow_tools=True, idempotency_key=KEY, first_sent=None, now=0.0
+    )

@@ -11,6 +11,7 @@ import leadlex
 from leadlex import (
     APIStatusError,
     APITimeoutError,
+    Attempt,
     ChatContext,
     ChatReply,
     Conversation,
@@ -94,7 +95,9 @@ def catch(error: LeadLexError) -> None:
         case StreamDivergedError():
             assert_type(error.common_len, int)
         case StreamInterruptedError():
-            assert_type(error.idempotency_key, str)
+            assert_type(error.idempotency_key, str | None)
+            assert_type(error.first_sent, datetime | None)
+            assert_type(error.attempt_log, tuple[Attempt, ...])
         case APITimeoutError():
             assert_type(error.clock == "idle", bool)
         case _:
