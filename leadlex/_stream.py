@@ -89,6 +89,8 @@ class AsyncChatStream:
         except BaseException as end:
             # Whatever a generator raises, a cancellation too, it is over and has closed its connection.
             self._reading.ended = True
+            if isinstance(end, LeadLexError):
+                self._reading.error = end
             if isinstance(end, StopAsyncIteration):
                 self._reading.check_whole()
             raise
@@ -398,8 +400,8 @@ async def _again(reading: Reading, broken: Broken) -> None:
             raise reading.unfinished()
         await reading.transport.again(reading.call, broken, reading.transcript)
     except LeadLexError as error:
-        reading.error = reading.unfinished() if reading.closed else error
-        raise reading.error from error.__cause__
+        told = reading.unfinished() if reading.closed else error
+        raise told from error.__cause__
     reading.half = ""
     reading.replay = Replay(reading.transcript) if reading.transcript.begun else None
 

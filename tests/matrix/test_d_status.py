@@ -133,6 +133,45 @@ def test_refused_strangely_on_each_face(face: Face, call: Call) -> None:
     seen.expect(PermissionDeniedError, charged=UNKNOWN[call], attempts=1, code=None, says="Something between")
 
 
+_FOREIGN: dict[str, tuple[Any, str]] = {
+    "HTML": (b"<html><h1>Blocked by policy</h1></html>", "text/html"),
+    "empty": (b"", "text/html"),
+    "plain text": (b"Blocked by policy", "text/plain"),
+    "other JSON": ({"message": "Function not found"}, "application/json"),
+    "the contract's form": ({"error": {"code": "dlp_blocked", "message": "Blocked by policy"}}, "application/json"),
+}
+
+
+@pytest.mark.row("D23")
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 413, 451])
+@pytest.mark.parametrize("body", _FOREIGN)
+@pytest.mark.parametrize("call", CALLS)
+def test_someone_elses_refusal(call: Call, body: str, status: int) -> None:
+    """What something in between says may stand in the place of an answer that was paid for, whatever its status."""
+    content, kind = _FOREIGN[body]
+    answer = Answer(status, content, {"Content-Type": kind, "Server": "gate/1.2"}, refusal=False)
+    seen = once(ONCE, call, answer)
+    expected = {code: found for code, (_, found) in _REFUSALS.items()}.get(status, APIStatusError)
+    seen.expect(expected, charged=UNKNOWN[call], attempts=1, status_code=status, from_service=False)
+    told = str(seen.error)
+    if body == "the contract's form":
+        assert f"An answer in LeadLex's form ({status} dlp_blocked): Blocked by policy" in told
+    else:
+        assert f"Something between here and LeadLex answered {status} (gate/1.2, {kind}): " in told
+        assert {"empty": "an empty body", "other JSON": "Function not found"}.get(body, "Blocked by policy") in told
+        assert "Check base_url" in told
+    for wrong in ("API key lacks", "no AI credits", "Change the request", "Check the id", "Keys look like"):
+        assert body == "the contract's form" or wrong not in told
+
+
+@pytest.mark.row("D01")
+@pytest.mark.parametrize("call", ["chat", "stream"])
+def test_not_found_without_an_id(call: Call) -> None:
+    """A call that names nothing can't be about a wrong id: a 404 points at the base URL."""
+    seen = once(ONCE, call, Answer(404, code="not_found"))
+    seen.expect(NotFoundError, charged="no", attempts=1, says="Check base_url: it is http://127", from_service=True)
+
+
 @pytest.mark.row("D03")
 @pytest.mark.parametrize("call", ["get", "chat"])
 def test_error_at_200(face: Face, call: Call) -> None:
