@@ -246,6 +246,38 @@ class TestBodies:
         ):
             assert body_of(*cut(data, size), b"junk", coding=coding) == text
 
+    @pytest.mark.parametrize("size", [1, 7, 100_000])
+    @pytest.mark.parametrize("after", [b"", b"\0" * 600, b"junk", b"\0\x1fjunk", b"\x1f", b"junk\x1f\x8b"])
+    def test_members(self, size: int, after: bytes) -> None:
+        """Gzip may have several members, with zeros behind each; anything else behind them is dropped."""
+        text = CAPTURE * 500
+        members = gzip.compress(text[:9]) + gzip.compress(b"") + b"\0" * 9 + gzip.compress(text[9:])
+        assert body_of(*cut(members + after, size), coding="gzip") == text
+        # Data that begins as zlib's or says so has but one end.
+        assert body_of(*cut(zlib.compress(text) + members, size), coding="deflate") == text
+
+    def test_members_that_break(self) -> None:
+        """A second member that is cut or damaged is told as the first would be, and no flood of empty ones is read."""
+        whole = gzip.compress(CAPTURE)
+        for end in range(3, len(whole)):
+            with pytest.raises(httpx.RemoteProtocolError, match="broke off"):
+                body_of(whole + whole[:end], coding="gzip")
+        with pytest.raises(Unusable, match="damaged"):
+            body_of(whole + whole[:-8] + b"\0" * 8, coding="gzip")
+        for between in (b"", whole):
+            some = (gzip.compress(b"") * 90 + between) * 2
+            if between:
+                assert body_of(some, coding="gzip") == CAPTURE * 2
+            else:
+                with pytest.raises(Unusable, match="too many empty parts"):
+                    body_of(some, coding="gzip")
+
+    def test_bomb_of_members(self) -> None:
+        """The limit is for all members together."""
+        bomb = gzip.compress(b"\0" * (1 << 19)) * 3
+        with pytest.raises(Unusable, match="larger than 1 MiB"):
+            body_of(bomb, coding="gzip")
+
     def test_bomb(self) -> None:
         """A small body that would be huge is refused at the limit, or cut there."""
         bomb = gzip.compress(b"\0" * (64 << 20))
