@@ -25,6 +25,7 @@ MAX_LINE: Final = 1 << 20
 MAX_EVENT: Final = 8 << 20
 MAX_DRAIN: Final = 64 << 10
 _PIECE: Final = 64 << 10
+_MAX_EMPTY: Final = 100
 _CLOSING: Final = 1.0
 _NEVER: Final = float("inf")
 _BOM: Final = b"\xef\xbb\xbf"
@@ -113,19 +114,45 @@ class _Plain:
 
 
 class _Deflated:
-    """Inflate in bounded pieces: 660 bytes can stand for 300 MiB."""
+    """Inflate in bounded pieces: 660 bytes can stand for 300 MiB.
 
-    def __init__(self) -> None:
+    What follows the end is dropped, as gzip(1) and browsers do, but for another member of gzip (RFC 1952, 2.2).
+    """
+
+    _MAGIC: Final = b"\x1f\x8b"
+
+    def __init__(self, *, members: bool) -> None:
         # 32 + 15: gzip or zlib, told by the header of the data (zlib's manual, inflateInit2).
         self._inflate = zlib.decompressobj(wbits=47)
+        self._members = members
+        self._begun = b""
+        self._empty = 0
 
     def pieces(self, data: bytes) -> Iterator[bytes]:
         try:
-            while data and not self._inflate.eof:
-                yield self._inflate.decompress(data, _PIECE)
-                data = self._inflate.unconsumed_tail
+            while data:
+                if self._inflate.eof:
+                    data = self._next_member(data)
+                    continue
+                piece = self._inflate.decompress(data, _PIECE)
+                self._empty = 0 if piece else self._empty
+                yield piece
+                data = self._inflate.unconsumed_tail or self._inflate.unused_data
         except zlib.error:
             raise Unusable("its compressed data is damaged") from None
+
+    def _next_member(self, data: bytes) -> bytes:
+        """Begin to read another member, and return what there is of it; behind padding with zeros there may be one."""
+        data = (self._begun + data).lstrip(b"\0")
+        self._begun = data if data == self._MAGIC[:1] else b""
+        self._members = self._members and self._MAGIC.startswith(data[:2])
+        if not self._members or len(data) < len(self._MAGIC):
+            return b""
+        self._empty += 1
+        if self._empty > _MAX_EMPTY:
+            raise Unusable("its compressed data has too many empty parts")
+        self._inflate = zlib.decompressobj(wbits=31)
+        return data
 
     def check_end(self) -> None:
         if not self._inflate.eof:
@@ -137,7 +164,7 @@ def _decoder_of(response: httpx.Response) -> _Plain | _Deflated:
     if coding in ("", "identity"):
         return _Plain()
     if coding in ("gzip", "x-gzip", "deflate"):
-        return _Deflated()
+        return _Deflated(members=coding != "deflate")
     raise Unusable("its content coding is not one that was asked for")
 
 

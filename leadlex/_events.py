@@ -17,11 +17,11 @@ class Thinking:
     """Carry one reasoning step of Lexi; an interface may leave it out.
 
     Args:
-        text: The step in words.
-        extra: Fields beyond the contract.
+        text: The step in words; empty where it could not be read.
+        extra: Fields beyond the contract, and what could not be read, as sent.
     """
 
-    text: str
+    text: str = ""
     extra: dict[str, Any] = extra_field()
 
 
@@ -30,14 +30,14 @@ class ToolStep:
     """Tell that a CRM tool is about to run or has run.
 
     Args:
-        tool: The tool's name, for example `contacts.get`.
-        status: `started` or `completed`; others may come.
+        tool: The tool's name, for example `contacts.get`; empty where it could not be read.
+        status: `started` or `completed`; others may come; empty where it could not be read.
         summary: What the tool found, once it has run.
-        extra: Fields beyond the contract.
+        extra: Fields beyond the contract, and what could not be read, as sent.
     """
 
-    tool: str
-    status: str
+    tool: str = ""
+    status: str = ""
     summary: str | None = None
     extra: dict[str, Any] = extra_field()
 
@@ -49,7 +49,7 @@ class TextDelta:
     Args:
         delta: The piece.
         conversation_id: The conversation it belongs to; the first piece tells a new one's id.
-        extra: Fields beyond the contract.
+        extra: Fields beyond the contract, and what could not be read, as sent.
     """
 
     delta: str
@@ -64,7 +64,7 @@ class Done:
     Args:
         credits_remaining: The workspace's AI credits, or None where the stream did not say.
         message_id: The id of Lexi's message.
-        extra: Fields beyond the contract.
+        extra: Fields beyond the contract, and what could not be read, as sent.
     """
 
     credits_remaining: int | None = None

@@ -1,6 +1,7 @@
 """The API's nouns, as frozen values with the contract's field names.
 
-Rule: what an answer can do without is None or empty when it is absent; what the contract does not name is in `extra`.
+Rule: what an answer can do without has a default, which stands for what is absent or can't be read; what the contract
+does not name is in `extra`, and so is, as sent, what could not be read.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class ChatReply:
 
     Args:
         response: The text of the reply.
-        conversation_id: The conversation, to be given with the next message.
+        conversation_id: The conversation, to be given with the next message; None where the answer did not tell.
         task_id: The task that waits for a human, if there is one; a stream can't tell.
         requires_approval: True when nothing happens until the task is approved; None where not known (a stream).
         message_id: The id of Lexi's message, known after a stream.
@@ -56,7 +57,7 @@ class ChatReply:
         thinking: The reasoning steps of a stream.
         tool_steps: The tool steps of a stream.
         meta: How the answer arrived.
-        extra: Fields beyond the contract.
+        extra: Fields beyond the contract, and what could not be read, as sent.
     """
 
     response: str
@@ -83,7 +84,7 @@ class EntityContext:
         deal_id: A deal.
         matter_id: A matter.
         page: A page of the CRM.
-        extra: Fields beyond the contract.
+        extra: Fields beyond the contract, and what could not be read, as sent.
     """
 
     contact_id: str | None = None
@@ -106,7 +107,7 @@ class ConversationSummary:
         archived: Whether it is archived.
         created_at: When it began.
         meta: How the page that carried it arrived.
-        extra: Fields beyond the contract.
+        extra: Fields beyond the contract, and what could not be read, as sent.
     """
 
     id: str
@@ -132,7 +133,7 @@ class Message:
         tool_name: The tool, in a tool's record.
         tool_output: What the tool gave, in a tool's record.
         created_at: When it was written.
-        extra: Fields beyond the contract.
+        extra: Fields beyond the contract, and what could not be read, as sent.
     """
 
     id: str
@@ -157,7 +158,7 @@ class Conversation:
         archived: Whether it is archived.
         created_at: When it began.
         meta: How the answer arrived.
-        extra: Fields beyond the contract.
+        extra: Fields beyond the contract, and what could not be read, as sent.
     """
 
     id: str
@@ -188,7 +189,7 @@ class Task:
         created_at: When Lexi proposed it.
         metadata: Details that depend on the type.
         meta: How the answer arrived.
-        extra: Fields beyond the contract.
+        extra: Fields beyond the contract, and what could not be read, as sent.
     """
 
     id: str
@@ -206,14 +207,14 @@ class TaskDecision:
     """Tell what became of a task that was approved or dismissed.
 
     Args:
-        task_id: The task.
+        task_id: The task; the one that was asked for, where the answer did not tell.
         status: `approved` or `dismissed`.
         execution_started: Whether an approved task has begun to run.
         meta: How the answer arrived.
-        extra: Fields beyond the contract.
+        extra: Fields beyond the contract, and what could not be read, as sent.
     """
 
-    task_id: str
+    task_id: str = ""
     status: str | None = None
     execution_started: bool | None = None
     meta: Meta | None = meta_field()
@@ -230,6 +231,7 @@ class Page(Generic[T]):
         per_page: How many items the service puts on a page.
         total: How many items the service says there are; a hint, it may change between pages.
         meta: How the page arrived.
+        extra: What the service told of the page beyond the contract, and what could not be read, as sent.
     """
 
     items: tuple[T, ...]
@@ -237,6 +239,17 @@ class Page(Generic[T]):
     per_page: int | None = None
     total: int | None = None
     meta: Meta | None = meta_field()
+    extra: dict[str, Any] = extra_field()
+
+
+@frozen(kw_only=True)
+class Paging:
+    """Hold what a listing tells of a page, all of it hints."""
+
+    page: int | None = None
+    per_page: int | None = None
+    total: int | None = None
+    extra: dict[str, Any] = extra_field()
 
 
 @frozen

@@ -24,11 +24,12 @@ from ._models import (
     Conversation,
     ConversationSummary,
     Page,
+    Paging,
     RawReply,
     Task,
     TaskDecision,
 )
-from ._wire import WireError, dumps, field_of, structure
+from ._wire import WireError, dumps, field_of, structure, structure_side
 
 T = TypeVar("T")
 
@@ -273,7 +274,7 @@ def approve_task(id: object) -> Operation[TaskDecision]:  # noqa: A002  # API
         name="approve_task",
         method="POST",
         path=f"{TASKS}/{_segment(id)}/approve",
-        read=_reader(TaskDecision),
+        read=_read_decision(id_of(id)),
         repeat="once",
         costs=True,
         permission="lexi",
@@ -287,7 +288,7 @@ def dismiss_task(id: object, *, reason: object) -> Operation[TaskDecision]:  # n
         name="dismiss_task",
         method="POST",
         path=f"{TASKS}/{_segment(id)}/dismiss",
-        read=_reader(TaskDecision),
+        read=_read_decision(id_of(id)),
         body=_body({} if reason is None else {"reason": _text(reason, "reason")}, "reason"),
         repeat="once",
         permission="lexi",
@@ -331,14 +332,16 @@ def _carrying(meta: Meta, value: T) -> T:
     return value
 
 
-_read_any_reply: Final = _reader(ChatReply)
+_read_reply: Final = _reader(ChatReply)
+_read_any_decision: Final = _reader(TaskDecision)
 
 
-def _read_reply(answer: Any, meta: Meta) -> ChatReply:  # noqa: ANN401  # JSON
-    reply = _read_any_reply(answer, meta)
-    if reply.conversation_id is None:
-        raise WireError("data.conversation_id is missing")
-    return reply
+def _read_decision(task_id: str) -> Callable[[Any, Meta], TaskDecision]:
+    def read(answer: Any, meta: Meta) -> TaskDecision:  # noqa: ANN401  # JSON
+        decision = _read_any_decision(answer, meta)
+        return decision if decision.task_id else evolve(decision, task_id=task_id)
+
+    return read
 
 
 def _read_nothing(_: Any, __: Meta) -> None:  # noqa: ANN401  # JSON
@@ -354,22 +357,17 @@ def _read_page(number: int) -> Callable[[Any, Meta], Page[ConversationSummary]]:
     def read(answer: Any, meta: Meta) -> Page[ConversationSummary]:  # noqa: ANN401  # JSON
         items = field_of(field_of(answer, "data"), "conversations")
         rows = structure(tuple[ConversationSummary, ...], items, "data.conversations")
-        paging = answer.get("meta")
-        hints = paging if isinstance(paging, dict) else {}
+        hints = structure_side(Paging, answer.get("meta"), "meta")
         return Page(
             items=tuple(_carrying(meta, row) for row in rows),
             page=number,
-            per_page=_hint(hints.get("per_page"), 1),
-            total=_hint(hints.get("total"), 0),
+            per_page=hints.per_page,
+            total=hints.total,
             meta=meta,
+            extra=hints.extra,
         )
 
     return read
-
-
-def _hint(value: Any, least: int) -> int | None:  # noqa: ANN401  # JSON
-    """Take a page's own account only where it is a number that makes sense."""
-    return value if type(value) is int and value >= least else None
 
 
 # Arguments -------------------------------------------------------------------------------------------------------

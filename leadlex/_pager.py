@@ -1,6 +1,7 @@
 """Listings, page after page.
 
-Rule: no id is handed out twice, `total` is only a hint, and a listing that makes no progress is an error.
+Rule: no id is handed out twice, `total` is only a hint, and a listing that makes no progress, or goes on far beyond
+what it told, is an error.
 """
 
 from __future__ import annotations
@@ -32,6 +33,9 @@ T = TypeVar("T", bound=HasId)
 
 SIDE_BY_SIDE: Final = 8
 
+GROWTH: Final = 1000
+"""Rows that a listing may grow by while it is read, beyond twice what it told: the ids are kept, and so bounded."""
+
 
 B = TypeVar("B")
 
@@ -55,7 +59,7 @@ class AsyncPager(Generic[T]):
         first: The number of that page, from 1.
 
     Raises:
-        PaginationError: The service repeats itself.
+        PaginationError: The service repeats itself, or sends far more than the total it told.
         LeadLexError: Any error of the API; `next_page` tells where to go on.
 
     Example:
@@ -193,6 +197,7 @@ class Progress(Generic[T]):
 
     def __init__(self) -> None:
         self._ids = set[str]()
+        self._told: int | None = None
         self._rows: int | None = None
         self._stale = 0
         self.ended = False
@@ -201,9 +206,11 @@ class Progress(Generic[T]):
         """Return the page without what was handed out before.
 
         Raises:
-            PaginationError: Two pages in a row had nothing new.
+            PaginationError: Two pages in a row had nothing new, or there is far more than was told.
         """
-        fresh = tuple(self._fresh(page.items))
+        fresh = self._fresh(page.items)
+        self._check_amount(page, len(fresh))
+        self._ids.update(fresh)
         if self._rows is None:
             # A listing that begins at page 7 has not seen the rows before it, but they count in the total.
             self._rows = (page.page - 1) * (page.per_page or 0)
@@ -211,24 +218,43 @@ class Progress(Generic[T]):
         self.ended = self._is_last(page)
         self._stale = 0 if fresh else self._stale + 1
         if self._stale > 1 and not self.ended:
-            error = PaginationError(f"Page {page.page} repeats what came before, as the page before it did.")
-            error.next_page, error.meta = page.page, page.meta
-            raise error
-        return evolve(page, items=fresh)
+            raise _stopped(page, f"Page {page.page} repeats what came before, as the page before it did.")
+        return evolve(page, items=tuple(fresh.values()))
 
-    def _fresh(self, items: Iterable[T]) -> Iterable[T]:
+    def _fresh(self, items: Iterable[T]) -> dict[str, T]:
+        fresh = dict[str, T]()
         for item in items:
             if item.id not in self._ids:
-                self._ids.add(item.id)
-                yield item
+                fresh.setdefault(item.id, item)
+        return fresh
+
+    def _check_amount(self, page: Page[T], more: int) -> None:
+        """Refuse rows without end; a service that tells no usable total is read for as long as it has new ones."""
+        total = _usable_total(page)
+        if total is not None:
+            self._told = max(total, self._told or 0)
+        if self._told is not None and len(self._ids) + more > 2 * self._told + GROWTH:
+            told = f"The listing goes on at page {page.page}, far beyond the {self._told} rows that LeadLex told."
+            raise _stopped(page, told)
 
     def _is_last(self, page: Page[T]) -> bool:
         if not page.items:
             return True
-        # A total below what this very page holds is no total.
-        if page.total is not None and page.total >= len(page.items):
-            return (self._rows or 0) >= page.total
+        total = _usable_total(page)
+        if total is not None:
+            return (self._rows or 0) >= total
         return page.per_page is not None and len(page.items) < page.per_page
+
+
+def _usable_total(page: Page[T]) -> int | None:
+    # A total below what this very page holds is no total.
+    return page.total if page.total is not None and page.total >= len(page.items) else None
+
+
+def _stopped(page: Page[T], why: str) -> PaginationError:
+    error = PaginationError(why)
+    error.next_page, error.meta = page.page, page.meta
+    return error
 
 
 class _Items(Batched[T]):

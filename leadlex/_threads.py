@@ -138,5 +138,5 @@ class AsyncThread:
             reply = await self._transport.send(operation)
         finally:
             self._calling = False
-        self._conversation_id = reply.conversation_id
+        self._conversation_id = reply.conversation_id or self._conversation_id
         return reply

@@ -1,7 +1,8 @@
 """Bytes to values and back.
 
-Rule: what the contract does not promise is passed on, what it promises and the answer lacks is a `WireError` that says
-where; nothing is coerced, and no exception of json or cattrs leaves this file.
+Rule: what the contract does not promise is passed on; what an answer can't do without and lacks is a `WireError` that
+says where. What it can do without (a field that has a default) never costs it: what can't be read of that is left out,
+kept as sent in `extra`, and logged. Nothing is coerced, and no exception of json or cattrs leaves this file.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ import logging
 import math
 import re
 from codecs import BOM_UTF8
-from collections.abc import Callable
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from types import NoneType, UnionType
 from typing import Any, Final, TypeVar, get_args, get_origin
@@ -130,18 +131,33 @@ _timestamp: Final = _exactly(str, "a timestamp")
 def _moment(value: Any, _: object) -> datetime:  # noqa: ANN401  # JSON
     text = _timestamp(value, _)
     try:
-        moment = datetime.fromisoformat(text)
-        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+        return _utc(datetime.fromisoformat(text))
+    except (ValueError, OverflowError):
+        pass
+    try:
+        return _rare_moment(text.upper())
     except (ValueError, OverflowError):
         raise WireError("should be an ISO 8601 timestamp") from None
 
 
-def _credits(value: Any, _: object) -> int | None:  # noqa: ANN401  # JSON
-    # An answer that was paid for is never lost to a side field.
-    if value is None or type(value) is int:
-        return value
-    record(logging.WARNING, "ignored", field="credits_remaining")
-    return None
+def _utc(moment: datetime) -> datetime:
+    return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+# What ISO 8601 and RFC 3339, 5.6 and 5.7, allow beyond Python: small letters, 24:00 and leap seconds.
+_MIDNIGHT: Final = re.compile(r"(?<=[T ])24(?=(?::?00){0,2}(?:[.,]0+)?(?:[Z+-]|$))")
+_LEAP: Final = re.compile(r"(?<=[T ]\d\d)(:?\d\d:?)60(?!\d)")
+
+
+def _rare_moment(text: str) -> datetime:
+    if _MIDNIGHT.search(text):
+        return _utc(datetime.fromisoformat(_MIDNIGHT.sub("00", text))) + timedelta(days=1)
+    moment = _utc(datetime.fromisoformat(_LEAP.sub(r"\g<1>59", text)))
+    if _LEAP.search(text) is None:
+        return moment
+    if (moment.hour, moment.minute) != (23, 59):
+        raise ValueError("a leap second in the middle of a day")
+    return moment + timedelta(seconds=1)
 
 
 def _is_object(kind: object) -> bool:
@@ -180,23 +196,56 @@ def _at(place: str, value: Any, kind: Any) -> Any:  # noqa: ANN401  # JSON
 
 
 def _hook(kind: type[Any]) -> Callable[[Any, Any], Any]:
-    known = frozenset(field.name for field in attrs.fields(kind)) - {"meta", "extra"}
-    overrides = {
-        "meta": override(omit=True),
-        "credits_remaining": override(struct_hook=_credits),
-        # The other half of its last character may come with the next one.
-        "delta": override(struct_hook=_raw_text),
-    }
-    build = make_dict_structure_fn(kind, _converter, **overrides)  # type: ignore[arg-type]  # fields' names are no flags
+    fields = [field for field in attrs.fields(kind) if field.name not in ("meta", "extra")]
+    known = frozenset(field.name for field in fields)
+    side = frozenset(field.name for field in fields if field.default is not attrs.NOTHING)
+    build = make_dict_structure_fn(kind, _converter, **_OVERRIDES)  # type: ignore[arg-type]  # fields' names are no flags
 
     def structure_fields(value: Any, _: object) -> Any:  # noqa: ANN401  # JSON
         if type(value) is not dict:
             raise WireError(f"should be an object, is {_named(value)}")
         if not value.keys() <= known or None in value.values():
             value = _sorted_out(value, known)
-        return build(value, kind)
+        try:
+            return build(value, kind)
+        except ClassValidationError as error:
+            unread = _names_of(error)
+            if not unread <= side:
+                raise
+        return build(_without(value, unread), kind)
 
     return structure_fields
+
+
+def _at_least(least: int) -> Callable[[Any, Any], int]:
+    def check(value: Any, _: object) -> int:  # noqa: ANN401  # JSON
+        if type(value) is not int or value < least:
+            raise WireError(f"should be a whole number from {least}")
+        return value
+
+    return check
+
+
+_OVERRIDES: Final = {
+    "meta": override(omit=True),
+    # The other half of its last character may come with the next one.
+    "delta": override(struct_hook=_raw_text),
+    "per_page": override(struct_hook=_at_least(1)),
+    "total": override(struct_hook=_at_least(0)),
+}
+
+
+def _names_of(error: ClassValidationError) -> set[str]:
+    """Name the fields that could not be read; cattrs tries all of them."""
+    return {note.name for _, note in error.group_exceptions()[0]}
+
+
+def _without(value: dict[str, Any], unread: Iterable[str]) -> dict[str, Any]:
+    """Set fields apart that could not be read, and can be done without."""
+    for name in sorted(unread):
+        record(logging.WARNING, "ignored", field=name)
+    extra = {**value.get("extra", {}), **{name: value[name] for name in unread}}
+    return {**{name: item for name, item in value.items() if name not in unread}, "extra": extra}
 
 
 def _sorted_out(value: dict[str, Any], known: frozenset[str]) -> dict[str, Any]:
@@ -257,6 +306,20 @@ def structure(kind: type[T], value: Any, place: str = "data") -> T:  # noqa: ANN
         WireError: A field is missing or of another type; the message says which, and shows no content.
     """
     return _at(place, value, kind)  # type: ignore[no-any-return]  # cattrs gives what it was asked for
+
+
+def structure_side(kind: type[T], value: Any, name: str) -> T:  # noqa: ANN401  # JSON
+    """Make a value of `kind`, which needs none of its fields, from what an answer can do without."""
+    try:
+        return structure(kind, {} if value is None else value)
+    except WireError:
+        return _unread(kind, value, name)
+
+
+def _unread(kind: type[T], value: Any, name: str) -> T:  # noqa: ANN401  # JSON
+    """Make a value without fields of what is no object."""
+    record(logging.WARNING, "ignored", field=name)
+    return kind(extra={name: value})  # type: ignore[call-arg]  # all that are read have it
 
 
 def explain(error: BaseException) -> str:
@@ -329,13 +392,16 @@ def event_of(name: str, data: str) -> StreamEvent | WireProblem | End:
     """Make an event of its name and data.
 
     Raises:
-        WireError: A known event does not carry what the contract says.
+        WireError: A piece of text does not carry what the contract says, or an end only looks like one.
     """
     if name not in _EVENTS or (name == "done" and _is_end(data)):
         return _rare_event(name, data)
     try:
         return _event_hook(name)(loads(data), None)  # type: ignore[no-any-return]  # cattrs gives what it was asked for
     except (WireError, ClassValidationError) as error:
+        if name != "text":
+            # That it came is all that an answer needs of it.
+            return _unread(_EVENTS[name], data, "data")  # type: ignore[no-any-return]  # an event
         raise WireError(f"the event {name}{_joined(explain(error))}") from None
 
 
@@ -382,6 +448,8 @@ def ends_stream(tail: str) -> bool:
 
 def _is_last(name: str, data: str) -> bool:
     try:
-        return bool(data) and isinstance(event_of(name, data), Done | End)
+        if name == "done" and not _is_end(data):
+            return isinstance(loads(data), dict)  # half of one is how a stream looks that was cut
+        return isinstance(event_of(name, data), End)
     except WireError:
         return False

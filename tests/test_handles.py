@@ -41,8 +41,43 @@ def bodies(server: ScriptedServer, path: str = "chat") -> list[Any]:
     return [request.json for request in server.requests if request.path.endswith(path)]
 
 
+def test_decision_without_an_id(face: Face) -> None:
+    """What was decided was decided: a task's id that an answer lacks is the one that was asked for."""
+    body = b'{"data": {"task_id": 5, "status": "approved"}}'
+
+    def script(connection: Connection) -> None:
+        while not connection.closed:
+            connection.receive_request()
+            connection.send(json_answer(200, body))
+
+    async def scenario(lexi: Any) -> None:
+        for decision in (await lexi.approve_task("task_1"), await lexi.dismiss_task("task_1")):
+            assert (decision.task_id, decision.status, decision.extra) == ("task_1", "approved", {"task_id": 5})
+            assert decision.meta is not None
+
+    with ScriptedServer(script) as server, no_leaks():
+        face.run(scenario, base_url=server.url)
+
+
 class TestThreads:
     """A conversation that remembers its id."""
+
+    @pytest.mark.parametrize("field", ["", ', "conversation_id": null', ', "conversation_id": 5'])
+    def test_no_id(self, face: Face, field: str) -> None:
+        """An answer that was paid for needs no id: there is none then, and a thread keeps the one it has."""
+        body = b'{"data": {"response": "Hi"%b}}' % field.encode()
+
+        async def scenario(lexi: Any) -> None:
+            reply = await lexi.chat("Hi")
+            assert (reply.response, reply.conversation_id) == ("Hi", None)
+            assert reply.extra == ({"conversation_id": 5} if "5" in field else {})
+            for known in (None, "conv_1"):
+                thread = lexi.thread(known)
+                assert (await thread.chat("Hi")).conversation_id is None
+                assert thread.conversation_id == known
+
+        with ScriptedServer(LexiScript(chat_fault=Answer(200, body), times=3)) as server, no_leaks():
+            face.run(scenario, base_url=server.url, retries=0)
 
     def test_chat(self, face: Face) -> None:
         """The first reply tells the id, and every later message carries it, and the thread's context."""

@@ -350,6 +350,16 @@ def test_coding_that_is_understood(face: Face, call: Call, coding: bytes) -> Non
     meet(face, call, coded(call, coding, codings.get(coding, gzip.compress)(BODY[call])), 1).expect(None)
 
 
+@every_call
+@pytest.mark.row("C21")
+def test_gzip_of_several_members(face: Face, call: Call) -> None:
+    """A body may be gzip by gzip (RFC 1952, 2.2): all of it is read."""
+    parts = (BODY[call][:60], BODY[call][60:-30], BODY[call][-30:])
+    body = b"".join(map(gzip.compress, parts)) + bytes(300)
+    with ScriptedServer(spoiled(call, coded(call, b"gzip", body))) as server:
+        observe(face, call, server).expect(None, attempts=1)
+
+
 @pytest.mark.row("C21")
 def test_gzip_stream(face: Face) -> None:
     """A stream asks not to be compressed; one that is all the same hands out each event as it is flushed."""

@@ -215,6 +215,26 @@ def test_odd_totals(face: Face, way: str, total: object) -> None:
     assert len(listing.asked) <= 4 + 8 * (way == "collect")
 
 
+@pytest.mark.row("H06")
+@pytest.mark.parametrize("told", [250, 300])
+def test_far_more_than_was_told(face: Face, way: str, told: int) -> None:
+    """More than twice the largest total and 1,000 rows are an error that tells where to go on, never a quiet end."""
+    listing = Listing(stable(2000), total={1: 120, 2: told}.get)
+    seen = read(face, listing, way)
+    assert isinstance(seen.error, PaginationError)
+    assert f"far beyond the {told} rows" in str(seen.error)
+    assert seen.ids == ([] if way == "collect" else list(range(1, 2 * told + 1001)))
+    assert seen.error.next_page == len(listing.asked) == (2 * told + 1000) // 100 + 1
+
+
+@pytest.mark.row("H06")
+@pytest.mark.parametrize("told", [None, 7])
+def test_no_usable_total(face: Face, way: str, told: int | None) -> None:
+    """Without a total that can be believed a listing is read for as long as it has something new."""
+    listing = Listing(stable(2000), total=lambda page: told if page == 1 else None)
+    assert read(face, listing, way).ids == list(range(1, 2001))
+
+
 @pytest.mark.row("H07")
 def test_broken(face: Face, way: str) -> None:
     """A page that can't be had comes as an error behind the items before it, and tells where to go on."""
@@ -318,6 +338,29 @@ def test_no_meta(face: Face, meta: bytes) -> None:
 
     with ScriptedServer(script) as server, no_leaks(), must_not_hang():
         face.run(scenario, base_url=server.url)
+
+
+@pytest.mark.row("H09")
+def test_unread_account(face: Face, caplog: pytest.LogCaptureFixture) -> None:
+    """What a page tells of itself and can't be read is kept as sent, beside what the contract does not name."""
+    accounts: list[Any] = [{"per_page": 0, "total": "27", "page": 1, "cursor": "c"}, [1], None]
+
+    def script(connection: Connection) -> None:
+        while not connection.closed:
+            page = int(connection.receive_request().query["page"])
+            body = {"data": {"conversations": rows(page)}, "meta": accounts[page - 1]}
+            connection.send(json_answer(200, body))
+
+    async def scenario(lexi: Any) -> None:
+        pages = [await lexi.conversations(page=number).first_page() for number in (1, 2, 3)]
+        assert [(page.per_page, page.total) for page in pages] == [(None, None)] * 3
+        assert pages[0].extra == {"per_page": 0, "total": "27", "cursor": "c"}
+        assert [page.extra for page in pages[1:]] == [{"meta": [1]}, {}]
+
+    with ScriptedServer(script) as server, no_leaks(), must_not_hang():
+        face.run(scenario, base_url=server.url)
+    told = [each for each in caplog.messages if each.startswith("ignored")]
+    assert told == ["ignored field=per_page", "ignored field=total", "ignored field=meta"]
 
 
 @pytest.mark.row("H10")

@@ -18,7 +18,7 @@ def read_whole(raw: bytes) -> list[tuple[str, str]]:
     text = raw.removeprefix(_BOM).decode("utf-8", "replace")
     *lines, rest = re.split(r"\r\n|\r|\n", text)
     unfinished = list(itertools.takewhile(bool, reversed([*lines, rest] if rest else lines)))[::-1]
-    last = [event for event in _events([*unfinished, ""]) if is_end(*event)]
+    last = [event for event in _events([*unfinished, ""]) if is_end(*event) and _is_whole(event[1])]
     return [*_events(lines), *last]
 
 
@@ -41,7 +41,12 @@ def is_end(name: str, data: str) -> bool:
     """Tell whether an event proves that the answer is whole."""
     if name in ("message", "done") and data.strip(" \t") == "[DONE]":
         return True
-    return name == "done" and _fields(data) is not _NOTHING
+    return name == "done"
+
+
+def _is_whole(data: str) -> bool:
+    """Tell whether nothing can be missing of the data of an end."""
+    return data.strip(" \t") == "[DONE]" or _fields(data) is not _NOTHING
 
 
 def truth_of(raw: bytes) -> tuple[str, bool]:
