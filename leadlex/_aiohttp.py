@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Final
 
 import httpx
@@ -10,6 +11,9 @@ from ._errors import ConfigurationError
 from ._pool import cookieless, tls_context
 
 MANY: Final = 10_000
+
+_OLDEST: Final = (3, 14)
+"""The extra's lower bound; another program's aiohttp may be older."""
 
 
 def aiohttp_client(*, max_connections: int = MANY) -> httpx.AsyncClient:
@@ -27,9 +31,17 @@ def aiohttp_client(*, max_connections: int = MANY) -> httpx.AsyncClient:
     Example:
         lexi = leadlex.AsyncLeadLex(http_client=leadlex.aiohttp_client)
     """
-    try:
-        from ._session import SessionTransport  # noqa: PLC0415  # an extra, loaded when it is used
-    except ImportError:
-        raise ConfigurationError("aiohttp_client needs an extra: pip install 'leadlex[aiohttp]'.") from None
+    if not _is_installed():
+        raise ConfigurationError("aiohttp_client needs an extra: pip install 'leadlex[aiohttp]'.")
+    from ._session import SessionTransport  # noqa: PLC0415  # an extra, loaded when it is used
+
     transport = SessionTransport(tls_context(), max_connections)
     return cookieless(httpx.AsyncClient(transport=transport, trust_env=False))
+
+
+def _is_installed() -> bool:
+    try:
+        version = import_module("aiohttp").__version__
+    except ImportError:
+        return False
+    return tuple(map(int, version.split(".")[:2])) >= _OLDEST

@@ -17,7 +17,6 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from importlib import import_module
-from importlib.util import find_spec
 from typing import Any, Final, cast
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -355,7 +354,8 @@ def _proxy(address: str, context: ssl.SSLContext | None) -> httpcore.Proxy:
     proxy = _parsed(address)
     if proxy is None or not proxy.url.host or (proxy.url.port or 0) >= 1 << 16:
         raise ConfigurationError("HTTPS_PROXY or ALL_PROXY can't be used: it is not a proxy's URL.")
-    if proxy.url.scheme.startswith("socks") and find_spec("socksio") is None:
+    # httpcore has loaded the package where it is there; 0.1 had not yet what httpcore asks of it.
+    if proxy.url.scheme.startswith("socks") and not hasattr(sys.modules.get("socksio"), "SOCKS5AuthMethodsRequest"):
         raise ConfigurationError("A SOCKS proxy needs one more package: pip install 'httpx[socks]'.")
     url = httpcore.URL(scheme=proxy.url.raw_scheme, host=proxy.url.raw_host, port=proxy.url.port, target=b"/")
     # A proxy that is reached by TLS is trusted as the service is; httpcore's own default knows no SSL_CERT_FILE.
@@ -430,11 +430,11 @@ class Home:
             self._token.backend_class.run_sync_soon(self._start_to_close, (), self._token.native_token)
 
     def _start_to_close(self) -> None:
-        if _in_trio():
-            sys.modules["trio"].lowlevel.spawn_system_task(self.aclose)
-        else:
-            loop: Any = self._token.native_token
+        loop: Any = self._token.native_token
+        if hasattr(loop, "create_task"):
             self._closing = loop.create_task(self.aclose())
+        else:
+            sys.modules["trio"].lowlevel.spawn_system_task(self.aclose)
 
 
 async def _keep(client: httpx.AsyncClient | None) -> AsyncGenerator[None, None]:
@@ -505,12 +505,10 @@ def homes_for(settings: Settings, given: object) -> Homes:
     return Homes(cast("Callable[[], httpx.AsyncClient]", given))
 
 
-def _in_trio() -> bool:
-    trio = sys.modules.get("trio")
-    return trio is not None and bool(trio.lowlevel.in_trio_run())
-
-
 def _load_what_calls_need() -> None:
     """Load what a first call would, for somebody waits for that one: the loop's backend, and what looks up a host."""
-    import_module(f"anyio._backends._{'trio' if _in_trio() else 'asyncio'}")
+    try:
+        current_token()
+    except RuntimeError:  # no loop runs here, whatever sniffio says of a thread that was given the context of one
+        import_module("anyio._backends._asyncio")
     "".encode("idna")

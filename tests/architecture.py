@@ -259,6 +259,7 @@ def private_names_taken(house: Sources) -> list[str]:
 FUNCTION_IMPORTS = frozenset(
     {
         ("leadlex", "__getattr__", "(import_module)"),
+        ("leadlex._aiohttp", "_is_installed", "(import_module)"),
         ("leadlex._aiohttp", "aiohttp_client", "_session"),
         ("leadlex._errors", "_attempts", "_meta"),
         ("leadlex._client", "sandbox", "sandbox"),

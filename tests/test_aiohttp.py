@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import builtins
 import subprocess
 import sys
 import textwrap
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -598,7 +598,8 @@ def test_no_proxy(face: Face, monkeypatch: pytest.MonkeyPatch, proxied: Callable
 def test_a_socks_proxy_is_refused(face: Face, monkeypatch: pytest.MonkeyPatch, proxied: Callable[[str], None]) -> None:
     """SOCKS is unknown to aiohttp, which is said before anything is sent."""
     proxied("socks5://localhost:1")
-    monkeypatch.setattr("leadlex._pool.find_spec", str)  # as if the package for SOCKS were there
+    package = SimpleNamespace(SOCKS5AuthMethodsRequest=None)
+    monkeypatch.setitem(sys.modules, "socksio", package)  # as if the package for SOCKS were there
     with pytest.raises(ConfigurationError, match="SOCKS") as caught:
         face.run(_ASK["chat"], **over(base_url="https://localhost"))
     assert caught.value.charged == "no"
@@ -613,17 +614,10 @@ def test_under_trio() -> None:
         assert not server.connections
 
 
-def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where aiohttp is missing the name is still there, and calling it says what to install."""
-    usual = builtins.__import__
-
-    def without(name: str, *args: Any, **options: Any) -> Any:
-        if name == "aiohttp":
-            raise ModuleNotFoundError(name=name)
-        return usual(name, *args, **options)
-
-    monkeypatch.delitem(sys.modules, "leadlex._session", raising=False)
-    monkeypatch.setattr(builtins, "__import__", without)
+@pytest.mark.parametrize("package", [None, SimpleNamespace(__version__="3.13.5")], ids=["missing", "too old"])
+def test_without_the_extra(package: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where aiohttp is missing, or older than the extra's, the name is still there; calling it says what to install."""
+    monkeypatch.setitem(sys.modules, "aiohttp", package)
     with pytest.raises(ConfigurationError, match=r"pip install 'leadlex\[aiohttp\]'"):
         aiohttp_client()
 

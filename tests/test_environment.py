@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from cryptography import x509
@@ -14,7 +16,7 @@ from tests.matrix.oracles import CALLS, Call, observe
 from tests.matrix.test_a_connect import trusted as trusted  # noqa: PLC0414  # a fixture
 from tests.support.faces import API_KEY, AsyncFace, Face
 from tests.support.lexi import LexiScript
-from tests.support.proxy import Proxy
+from tests.support.proxy import Proxy, SocksProxy
 from tests.support.server import ScriptedServer
 from tests.support.tls import authority_pem, identity
 
@@ -41,6 +43,24 @@ def test_proxy(face: Face, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
         assert asked.headers["proxy-authorization"] == f"Basic {base64.b64encode(b'clerk:hunter2').decode()}"
         assert API_KEY.encode() not in asked.head
         assert all("proxy-authorization" not in request.headers for request in server.requests)
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_socks(face: Face, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls go through a SOCKS proxy too, where httpx's extra for it is there."""
+    with served() as server, SocksProxy() as proxy:
+        monkeypatch.setenv("ALL_PROXY", f"socks5://127.0.0.1:{proxy.port}")
+        observe(face, call, server).expect(None, attempts=1)
+        assert proxy.asked_for == [server.port]
+
+
+@pytest.mark.parametrize("package", [None, ModuleType("socksio")], ids=["missing", "too old"])
+def test_socks_without_its_package(package: ModuleType | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the package for SOCKS is missing, or too old for httpcore, it is said before anything is sent."""
+    monkeypatch.setitem(sys.modules, "socksio", package)
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1")
+    with pytest.raises(ConfigurationError, match=r"pip install 'httpx\[socks\]'"):
+        LeadLex(API_KEY)
 
 
 @pytest.mark.parametrize("name", ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"])

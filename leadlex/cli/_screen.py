@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from typing import Final, TextIO
 
 from rich.console import Console
-from rich.status import Status
+from rich.live import Live
+from rich.spinner import Spinner
 from rich.text import Text
 
 from leadlex import (
@@ -45,19 +46,19 @@ class Screen:
         self._out = _console(sys.stdout)
         self._err = _console(sys.stderr)
         self._shares_terminal = sys.stdout.isatty() and sys.stderr.isatty()
-        self._status: Status | None = None
+        self._wheel: Live | None = None
         self._last = "\n"
         self._stepped = False
 
     def wait(self, what: str) -> None:
         """Turn a wheel, where there is a terminal to turn it on."""
-        label = Text(one_line(what), style="dim")
-        if self._status is not None:
-            self._status.update(label)
+        label = Spinner("dots", Text(one_line(what), style="dim"), style="status.spinner")
+        if self._wheel is not None:
+            self._wheel.update(label)
         elif self._err.is_terminal:
             self._begin_line()
-            self._status = Status(label, console=self._err, spinner="dots")
-            self._status.start()
+            self._wheel = _turning(label, self._err)
+            self._wheel.start()
 
     def note(self, text: str) -> None:
         """Write a dim line."""
@@ -174,9 +175,15 @@ class Screen:
 
     def _rest(self) -> None:
         """Stop the wheel."""
-        status, self._status = self._status, None
-        if status is not None:
-            status.stop()
+        wheel, self._wheel = self._wheel, None
+        if wheel is not None:
+            wheel.stop()
+
+
+def _turning(label: Spinner, console: Console) -> Live:
+    # rich would put its own in the place of sys.stdout and sys.stderr meanwhile, and before rich 15 those were never
+    # a terminal.
+    return Live(label, console=console, transient=True, redirect_stdout=False, redirect_stderr=False)
 
 
 def _console(stream: TextIO) -> Console:

@@ -6,6 +6,7 @@ import re
 import signal
 import sys
 import threading
+from types import ModuleType
 
 import pytest
 
@@ -240,14 +241,33 @@ def test_ctrl_c_ends_a_single_message(
     assert "Stopped" in plain(terminal.text)
 
 
+@pytest.mark.parametrize("readline", [None, ModuleType("readline")], ids=["missing", "another"])
 def test_a_system_without_readline_will_do(
-    run_on: Run, terminal: Terminal, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+    readline: ModuleType | None,
+    run_on: Run,
+    terminal: Terminal,
+    sandbox: Sandbox,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Without readline, as on Windows, lines are read all the same."""
-    monkeypatch.setitem(sys.modules, "readline", None)
+    """Without readline, as on Windows, or with another that knows less, lines are read all the same."""
+    monkeypatch.setitem(sys.modules, "readline", readline)
     terminal.type("Where is Jane Doe?\n\x04")
     assert run_on("chat").code == 0
     assert "Jane Doe is currently" in terminal.text
+
+
+def test_the_wheel_leaves_the_streams_alone(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it turns stdout and stderr are what they were, a terminal too: rich would put its own in their place."""
+    monkeypatch.setenv("TERM", "xterm-256color")
+    with terminal.open("w") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        monkeypatch.setattr(sys, "stderr", stream)
+        screen = Screen()
+        screen.wait("One moment…")
+        assert (sys.stdout, sys.stderr) == (stream, stream)
+        screen.close()
+    terminal.close()
+    assert "One moment…" in terminal.text
 
 
 def test_a_step_amid_the_answer_has_a_line_of_its_own(

@@ -1,4 +1,4 @@
-"""An HTTP proxy that tunnels, and refuses to when a test says so."""
+"""An HTTP proxy that tunnels, and refuses to when a test says so; and one that speaks SOCKS5."""
 
 from __future__ import annotations
 
@@ -38,16 +38,40 @@ class Proxy(ScriptedServer):
             connection.send(answer(self._refusals.pop(0), b"", contract=False))
             return
         host, _, port = request.target.rpartition(":")
-        with socket.create_connection((host, int(port)), timeout=10) as service:
-            connection.send(b"HTTP/1.1 200 Connection established\r\n\r\n")
-            back = threading.Thread(target=_carry_back, args=(service, connection), daemon=True)
-            back.start()
-            try:
-                _carry_on(connection, service)
-            finally:
-                with contextlib.suppress(OSError):
-                    service.shutdown(socket.SHUT_RDWR)
-                back.join()
+        _tunnel(connection, host, int(port), b"HTTP/1.1 200 Connection established\r\n\r\n")
+
+
+class SocksProxy(ScriptedServer):
+    """A SOCKS5 proxy on a free loopback port, without a password."""
+
+    def __init__(self) -> None:
+        super().__init__(self._follow)
+        self.asked_for: list[int] = []
+
+    def _follow(self, connection: Connection) -> None:
+        """Obey RFC 1928, for addresses of IPv4 and names."""
+        _, methods = connection.receive(2)
+        connection.receive(methods)
+        connection.send(b"\x05\x00")
+        if connection.receive(4)[3] == 1:
+            host = socket.inet_ntoa(connection.receive(4))
+        else:
+            host = connection.receive(connection.receive(1)[0]).decode()
+        self.asked_for.append(int.from_bytes(connection.receive(2)))
+        _tunnel(connection, host, self.asked_for[-1], b"\x05\x00\x00\x01" + bytes(6))
+
+
+def _tunnel(connection: Connection, host: str, port: int, welcome: bytes) -> None:
+    with socket.create_connection((host, port), timeout=10) as service:
+        connection.send(welcome)
+        back = threading.Thread(target=_carry_back, args=(service, connection), daemon=True)
+        back.start()
+        try:
+            _carry_on(connection, service)
+        finally:
+            with contextlib.suppress(OSError):
+                service.shutdown(socket.SHUT_RDWR)
+            back.join()
 
 
 def _carry_on(connection: Connection, service: socket.socket) -> NoReturn:

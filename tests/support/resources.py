@@ -13,6 +13,7 @@ from types import FrameType, TracebackType
 from typing import Any, NoReturn, Self
 
 import pytest
+import sniffio
 
 #: Threads that event loops keep for a while for their next blocking call; they hold nothing of ours.
 _WORKERS = ("asyncio_", "AnyIO worker thread", "Trio thread")
@@ -59,23 +60,17 @@ def _target(folder: str, number: str) -> str:
     return str(os.fstat(int(number)).st_ino)
 
 
-def _runs_asyncio() -> bool:
+def _runs(library: str) -> bool:
     try:
-        asyncio.get_running_loop()
-    except RuntimeError:
+        return sniffio.current_async_library() == library
+    except sniffio.AsyncLibraryNotFoundError:
         return False
-    return True
-
-
-def _runs_trio() -> bool:
-    # A test that never imported trio does not run in it.
-    return "trio" in sys.modules and sys.modules["trio"].lowlevel.in_trio_run()
 
 
 def _tasks() -> set[Any]:
-    if _runs_asyncio():
+    if _runs("asyncio"):
         return {*asyncio.all_tasks()}
-    if _runs_trio():
+    if _runs("trio"):
         return {*_descendants(sys.modules["trio"].lowlevel.current_root_task())}
     return set()
 
@@ -89,9 +84,9 @@ def _descendants(task: Any) -> Generator[Any]:
 
 async def _nap(seconds: float) -> None:
     """Sleep in whatever runs: asyncio, trio, or nothing."""
-    if _runs_asyncio():
+    if _runs("asyncio"):
         await asyncio.sleep(seconds)
-    elif _runs_trio():
+    elif _runs("trio"):
         await sys.modules["trio"].sleep(seconds)
     else:
         time.sleep(seconds)  # noqa: ASYNC251 - no event loop runs
