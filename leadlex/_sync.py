@@ -1,6 +1,6 @@
 """The sync face. Written by `python -m leadlex._gen` from the async floors; change those, not this.
 
-Rule: no logic. Every method runs its async twin in the client's own thread.
+Rule: no logic. Every method runs its async twin in the thread of all sync clients.
 """
 
 from __future__ import annotations
