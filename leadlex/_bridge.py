@@ -63,9 +63,9 @@ def _drive(coroutine: Coroutine[Any, Any, T]) -> T:
 class _Portal(BlockingPortal):
     """anyio's portal, which begins tasks in its own thread too: asked from others, each would wait for the loop."""
 
-    def begin(self, function: Callable[..., Coroutine[Any, Any, None]], *args: object) -> None:
+    def begin(self, function: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Begin a task, in the loop."""
-        self._task_group.start_soon(function, *args)
+        self._task_group.start_soon(function)
 
 
 class _Process:
@@ -145,14 +145,14 @@ class _LoopThread:
             self._ready.set()
 
     async def _serve(self) -> None:
-        async with _Portal() as self._portal:
+        async with _Portal() as self.portal:
             self._stop_asked = anyio.Event()
             self._token = current_token()
             self._ready.set()
             for lane in tuple(self.lanes):
                 lane.close_if_asked()
             await self._stop_asked.wait()
-            await self._portal.stop(cancel_remaining=True)
+            await self.portal.stop(cancel_remaining=True)
 
     @property
     def lives(self) -> bool:
@@ -173,13 +173,10 @@ class _LoopThread:
         """
         if self.is_here:
             raise ConfigurationError("A sync call can't be made from the thread of all sync clients, as from a hook.")
-        self.wait(self._ready)
+        if self._token is None:
+            self.wait(self._ready)
         if self._token is None:
             raise APIConnectionError(self._failure)
-
-    def begin(self, function: Callable[..., Coroutine[Any, Any, None]], *args: object) -> None:
-        """Begin a task of the portal's, in the loop."""
-        self._portal.begin(function, *args)
 
     def soon(self, function: Callable[..., object], *args: object) -> bool:
         """Run a function in the loop, without waiting; tell whether there still is one in this process."""
@@ -243,13 +240,13 @@ class _Lane:
         """Start a call, in the loop, unless the client is closing."""
         if self._left is None:
             self._calls.add(call)
-            self.thread.begin(self._run, call)
+            self.thread.portal.begin(call.run)
         else:
             call.refuse()
 
-    async def _run(self, call: _Call[Any]) -> None:
-        await call.run()
-        self._calls.remove(call)
+    def leave(self, call: _Call[Any]) -> None:
+        """Forget a call that has ended, in the loop."""
+        self._calls.discard(call)
         if self._left is not None and not self._calls:
             self._left.set()
 
@@ -262,7 +259,7 @@ class _Lane:
         """Begin to close, in the loop, once."""
         if self.is_closing and self._left is None:
             self._left = anyio.Event()
-            self.thread.begin(self._close)
+            self.thread.portal.begin(self._close)
 
     async def _close(self) -> None:
         try:
@@ -320,17 +317,17 @@ class _Call(Generic[T]):
 
     async def run(self) -> None:
         """Await the coroutine, in the loop, unless it was cancelled before."""
-        if self._cancelled:
-            return
         try:
-            with anyio.CancelScope() as self._scope:
-                self._value.append(await self._coroutine)
+            if not self._cancelled:
+                with anyio.CancelScope() as self._scope:
+                    self._value.append(await self._coroutine)
         except asyncio.CancelledError:
             pass  # the group of all calls would end with one that raises it
         except BaseException as error:  # noqa: BLE001  # raised again in the thread that waits
             self._error = error
         finally:
             self.ended.set()
+            self.lane.leave(self)  # type: ignore[union-attr]  # it began there
 
     def make_way(self) -> None:
         """End with the client, in the loop."""

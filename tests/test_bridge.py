@@ -369,7 +369,7 @@ def test_the_portals_stop_ends_all() -> None:
         stream = lexi.stream_chat("Hi")
         next(stream)
         thread = lexi._bridge.lane().thread
-        portal, call = thread._portal, _Call(anyio.sleep_forever())
+        portal, call = thread.portal, _Call(anyio.sleep_forever())
         lexi._bridge.lane().start(call)
         portal.start_task_soon(last)
         thread.wait(call.ended)
