@@ -146,7 +146,10 @@ if not TYPE_CHECKING:
         room = _HOMES.get(name)
         if room is None:
             raise AttributeError(f"module 'leadlex' has no attribute {name!r}")
-        value = globals()[name] = getattr(import_module(f"leadlex.{room}"), name)
+        try:
+            value = globals()[name] = getattr(import_module(f"leadlex.{room}"), name)
+        except AttributeError as error:  # `from leadlex import …` would drop it, and what a dependency lacks with it
+            raise ImportError(f"leadlex.{name} can't be loaded: {error}") from error
         return value
 
     def __dir__() -> list[str]:

@@ -16,17 +16,22 @@ import warnings
 import weakref
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import suppress
 from typing import Any, Final, Generic, NoReturn, Self, TypeVar
 
 import anyio
 from anyio import RunFinishedError
-from anyio.abc import TaskGroup, TaskStatus
 from anyio.from_thread import BlockingPortal
 from anyio.lowlevel import EventLoopToken, current_token
 
-from ._errors import APIConnectionError, ClientClosedError, ConfigurationError, StreamInterruptedError
+from ._errors import (
+    APIConnectionError,
+    ClientClosedError,
+    ConfigurationError,
+    LeadLexError,
+    StreamInterruptedError,
+)
 from ._events import StreamEvent, TextDelta
+from ._green import system_thread, why_no_loop
 from ._pager import Batched
 from ._stream import AsyncChatStream, about, busy, read_batch
 
@@ -57,6 +62,53 @@ def _drive(coroutine: Coroutine[Any, Any, T]) -> T:
 # The loop's thread -------------------------------------------------------------------------------------------------
 
 
+class _Portal(BlockingPortal):
+    """anyio's portal, which begins tasks in its own thread too: asked from others, each would wait for the loop."""
+
+    def begin(self, function: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Begin a task, in the loop."""
+        self._task_group.start_soon(function)
+
+
+class _Process:
+    """What all clients of one process share: the thread of their loop, which begins and ends with them."""
+
+    def __init__(self, id: int) -> None:  # noqa: A002  # the system's word
+        self.id: int = id
+        self.lock = threading.RLock()  # a signal's handler may close while a call begins
+        self.thread: _LoopThread | None = None
+
+    @property
+    def is_here(self) -> bool:
+        """Tell whether the caller runs in it."""
+        return self.id == os.getpid()
+
+    def lane(self, aclose: Callable[[], Coroutine[Any, Any, None]]) -> _Lane:
+        """Return a lane for one more client, under the lock."""
+        if self.thread is None or not self.thread.lives:
+            self.thread = _LoopThread(self)
+        lane = _Lane(self.thread, aclose)
+        self.thread.lanes.add(lane)
+        return lane
+
+    def leave(self, thread: _LoopThread, lane: _Lane) -> None:
+        """Give a lane back; the last one's end is the thread's."""
+        with self.lock:
+            thread.lanes.discard(lane)
+            if not thread.lanes:
+                self.thread = None
+                thread.stop()
+
+
+_processes: Final[dict[int, _Process]] = {}
+
+
+def _here() -> _Process:
+    """Return what this process shares. A forked child has its own: not every fork tells, and locks may be held."""
+    process = os.getpid()
+    return _processes.get(process) or _processes.setdefault(process, _Process(process))
+
+
 class _LoopThread:
     """Run an event loop, and in it anyio's blocking portal, in a daemon thread.
 
@@ -64,94 +116,73 @@ class _LoopThread:
     runs the loop with the portal inside does not.
 
     Args:
-        aclose: Run before the loop ends.
+        process: Whose it is.
 
     Raises:
         APIConnectionError: The system gave no thread.
     """
 
-    def __init__(self, aclose: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        self.process: int = os.getpid()
-        self._aclose = aclose
+    def __init__(self, process: _Process) -> None:
+        self.lanes: set[_Lane] = set()
+        self.process: _Process = process
         self._ready = threading.Event()
+        self._over = False
+        self._ident: int | None = None
         self._token: EventLoopToken | None = None
-        self._group: TaskGroup | None = None
-        self._lock = threading.RLock()  # as the bridge's
-        self._is_stopping = False
-        self._thread = threading.Thread(target=self._run, name="leadlex", daemon=True)
+        self._failure = ""
+        self._thread = system_thread(self._run, "leadlex")
         try:
             self._thread.start()
-        except RuntimeError:
-            raise APIConnectionError("No thread could be started: are there too many?", _NOTHING_SENT) from None
+        except RuntimeError as error:  # too many, or the interpreter ends
+            raise APIConnectionError(f"No thread could be started: {error}.", _NOTHING_SENT) from None
 
     def _run(self) -> None:
-        with suppress(OSError):  # no descriptors for a loop; `start` tells
+        self._ident = threading.get_ident()
+        try:
             anyio.run(self._serve, backend="asyncio")
-        self._ready.set()
+        except (OSError, RuntimeError) as error:
+            self._failure = why_no_loop(error)  # not the error itself, which may hold a loop built by half
+        finally:
+            self._over = True
+            self._ready.set()
 
     async def _serve(self) -> None:
-        async with BlockingPortal() as self._portal:
+        async with _Portal() as self.portal:
             self._stop_asked = anyio.Event()
             self._token = current_token()
             self._ready.set()
-            if not self._is_stopping:
-                await self._stop_asked.wait()
-            await self._aclose()
-            await self._portal.stop(cancel_remaining=True)
+            for lane in tuple(self.lanes):
+                lane.close_if_asked()
+            await self._stop_asked.wait()
+            await self.portal.stop(cancel_remaining=True)
+
+    @property
+    def lives(self) -> bool:
+        """Tell whether calls can be made: it has not ended, and this is its process."""
+        return not self._over and self.process.is_here
 
     @property
     def is_here(self) -> bool:
         """Tell whether the caller runs in this very thread, where waiting would be for ever."""
-        return threading.current_thread() is self._thread
+        return threading.get_ident() == self._ident and self.process.is_here
 
-    @property
-    def has_failed(self) -> bool:
-        """Tell whether no loop came about."""
-        return self._ready.is_set() and self._token is None
-
-    def start(self, call: _Call[Any]) -> None:
-        """Begin a call in the loop.
+    def wait_until_ready(self) -> None:
+        """Wait until the loop runs.
 
         Raises:
             ConfigurationError: The caller runs in the loop's thread itself, as a hook does.
-            ClientClosedError: The loop has ended.
             APIConnectionError: The system gave no loop, for example for want of file descriptors.
         """
         if self.is_here:
-            raise ConfigurationError("A sync call can't be made from the client's own thread, as from a hook.")
-        self.wait(self._ready)
+            raise ConfigurationError("A sync call can't be made from the thread of all sync clients, as from a hook.")
         if self._token is None:
-            raise APIConnectionError("No event loop could be started: are there too many open files?", _NOTHING_SENT)
-        with self._lock:
-            if self._group is None:
-                self._open_group()
-        call.thread = self
-        if not self.soon(self._begin, call):
-            call.thread = None
-            raise ClientClosedError(facts=_NOTHING_SENT)
-
-    def _open_group(self) -> None:
-        try:
-            self._portal.start_task(self._hold_group)
-        except RuntimeError:
-            raise ClientClosedError(facts=_NOTHING_SENT) from None
-
-    async def _hold_group(self, *, task_status: TaskStatus[None]) -> None:
-        """Run all calls in one task of the portal's, which would wait for the loop twice for a task of its own."""
-        async with anyio.create_task_group() as self._group:
-            task_status.started()
-            await self._portal.sleep_until_stopped()
-
-    def _begin(self, call: _Call[Any]) -> None:
-        """Start a call, in the loop, unless it is ending."""
-        try:
-            self._group.start_soon(call.run)  # type: ignore[union-attr]  # it is open by now
-        except RuntimeError:
-            call.ended.set()
+            self.wait(self._ready)
+        if self._token is None:
+            raise APIConnectionError(self._failure, _NOTHING_SENT)
 
     def soon(self, function: Callable[..., object], *args: object) -> bool:
         """Run a function in the loop, without waiting; tell whether there still is one in this process."""
-        if self._token is None or self.process != os.getpid():
+        if self._token is None or not self.process.is_here:
             return False
         try:
             self._token.backend_class.run_sync_soon(function, args, self._token.native_token)
@@ -163,19 +194,93 @@ class _LoopThread:
         """Wait in slices, so that Ctrl-C is heard everywhere; no longer than the loop lives, and never in it."""
         ends = time.monotonic() + seconds
         while not (self.is_here or sign.wait(min(SLICE, max(0.0, ends - time.monotonic())))):
-            if not self._thread.is_alive() or time.monotonic() >= ends:
+            if not self.lives or time.monotonic() >= ends:
                 return
 
     def stop(self) -> None:
-        """End the loop and what still runs in it, without waiting."""
-        self._is_stopping = True
-        if self._token is not None:
-            self.soon(self._stop_asked.set)
+        """End the loop, from inside of it."""
+        self._stop_asked.set()
 
     def join(self) -> None:
-        """Wait until the thread has ended."""
-        if not self.is_here:
+        """Wait until the thread has ended, if nobody needs it any more."""
+        if not (self.lanes or self.is_here):
             self._thread.join(_GRACE)
+
+
+class _Lane:
+    """The calls of one client in the loop of all, which end with that client.
+
+    Args:
+        thread: The loop's.
+        aclose: Closes the client, in the loop.
+    """
+
+    def __init__(self, thread: _LoopThread, aclose: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self.thread: _LoopThread = thread
+        self.is_closing: bool = False
+        self._ended = threading.Event()
+        self._aclose = aclose
+        self._calls: set[_Call[Any]] = set()
+        self._left: anyio.Event | None = None
+        self._error: BaseException | None = None
+
+    def start(self, call: _Call[Any]) -> None:
+        """Begin a call in the loop.
+
+        Raises:
+            ConfigurationError: The caller runs in the loop's thread itself, as a hook does.
+            ClientClosedError: The client is closed.
+            APIConnectionError: The system gave no loop, for example for want of file descriptors.
+        """
+        self.thread.wait_until_ready()
+        call.lane = self
+        if not self.thread.soon(self._begin, call):
+            call.lane = None
+            raise ClientClosedError(facts=_NOTHING_SENT)
+
+    def _begin(self, call: _Call[Any]) -> None:
+        """Start a call, in the loop, unless the client is closing."""
+        if self._left is None:
+            self._calls.add(call)
+            self.thread.portal.begin(call.run)
+        else:
+            call.refuse()
+
+    def leave(self, call: _Call[Any]) -> None:
+        """Forget a call that has ended, in the loop."""
+        self._calls.discard(call)
+        if self._left is not None and not self._calls:
+            self._left.set()
+
+    def stop(self) -> None:
+        """End the client and its calls, without waiting."""
+        self.is_closing = True
+        self.thread.soon(self.close_if_asked)
+
+    def close_if_asked(self) -> None:
+        """Begin to close, in the loop, once."""
+        if self.is_closing and self._left is None:
+            self._left = anyio.Event()
+            self.thread.portal.begin(self._close)
+
+    async def _close(self) -> None:
+        try:
+            await self._aclose()
+        except BaseException as error:  # noqa: BLE001  # raised again in the thread that closes; the loop is everybody's
+            self._error = error
+        for call in tuple(self._calls):
+            call.make_way()
+        if self._calls:
+            await self._left.wait()  # type: ignore[union-attr]  # made before this began
+        self.thread.process.leave(self.thread, self)
+        self._ended.set()
+
+    def join(self) -> None:
+        """Wait until all has ended, and raise what closing raised."""
+        self.thread.wait(self._ended, _GRACE)
+        self.thread.join()
+        if self._error is not None:
+            raise self._error
 
 
 class _Call(Generic[T]):
@@ -184,13 +289,18 @@ class _Call(Generic[T]):
     Args:
         coroutine: What runs in the loop.
         outlasts: Whether it ends by itself when the client is closed, so that its outcome is known.
+        refused: Called in the loop if it is not taken, for those who wait for other signs than its end.
     """
 
-    def __init__(self, coroutine: Coroutine[Any, Any, T], *, outlasts: bool = True) -> None:
-        self.thread: _LoopThread | None = None
+    def __init__(
+        self, coroutine: Coroutine[Any, Any, T], *, outlasts: bool = True, refused: Callable[[], object] = bool
+    ) -> None:
+        self.lane: _Lane | None = None
+        self.was_refused: bool = False
         self.ended: threading.Event = threading.Event()
         self._coroutine = coroutine
         self._outlasts = outlasts
+        self._refused = refused
         self._scope: anyio.CancelScope | None = None
         self._cancelled = False
         self._error: BaseException | None = None
@@ -201,19 +311,30 @@ class _Call(Generic[T]):
         """Tell whether the loop took it."""
         return self._scope is not None
 
+    def refuse(self) -> None:
+        """Tell that the client is closing, in the loop."""
+        self.was_refused = True
+        self.ended.set()
+        self._refused()
+
     async def run(self) -> None:
         """Await the coroutine, in the loop, unless it was cancelled before."""
-        if self._cancelled:
-            return
         try:
-            with anyio.CancelScope(shield=self._outlasts) as self._scope:
-                self._value.append(await self._coroutine)
+            if not self._cancelled:
+                with anyio.CancelScope() as self._scope:
+                    self._value.append(await self._coroutine)
         except asyncio.CancelledError:
             pass  # the group of all calls would end with one that raises it
         except BaseException as error:  # noqa: BLE001  # raised again in the thread that waits
             self._error = error
         finally:
             self.ended.set()
+            self.lane.leave(self)  # type: ignore[union-attr]  # it began there
+
+    def make_way(self) -> None:
+        """End with the client, in the loop."""
+        if not self._outlasts:
+            self._cancel()
 
     def _cancel(self) -> None:
         """Cancel the coroutine, in the loop; what has not begun by now never will."""
@@ -225,13 +346,13 @@ class _Call(Generic[T]):
 
     def cancel(self) -> bool:
         """Cancel the coroutine, without waiting; tell whether there is a loop to do so."""
-        return self.thread is not None and self.thread.soon(self._cancel)
+        return self.lane is not None and self.lane.thread.soon(self._cancel)
 
     def abandon(self) -> None:
         """Cancel the coroutine and wait for its end."""
-        thread = self.thread
-        if thread is not None and self.cancel():
-            thread.wait(self.ended, _GRACE)
+        lane = self.lane
+        if lane is not None and self.cancel():
+            lane.thread.wait(self.ended, _GRACE)
         self._close_unbegun()
 
     def _close_unbegun(self) -> None:
@@ -244,14 +365,19 @@ class _Call(Generic[T]):
             raise self._error
         if not self._value:
             self._close_unbegun()
-            error = ClientClosedError("The client was closed during the call.")
+            error = self._nothing()
             error.charged = "unknown" if self.has_begun else "no"
             raise error
         return self._value[0]
 
+    def _nothing(self) -> LeadLexError:
+        if self.lane is not None and self.lane.is_closing:
+            return ClientClosedError("The client was closed during the call.")
+        return APIConnectionError("A hook or a transport cancelled the call, or stopped the client's event loop.")
+
 
 class Bridge:
-    """Run the coroutines of one client in its loop's thread, which starts when it is first needed.
+    """Run the coroutines of one client in the loop of all, which starts when it is first needed.
 
     Args:
         aclose: Closes the client, in the loop.
@@ -259,78 +385,64 @@ class Bridge:
 
     def __init__(self, aclose: Callable[[], Coroutine[Any, Any, None]]) -> None:
         self._aclose = aclose
-        self._lock = threading.RLock()  # a signal's handler may close while a call begins
-        self._thread: _LoopThread | None = None
+        self._lane: _Lane | None = None
         self._closed = False
-        _bridges.add(self)
 
     def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine to its end and return what it gives; Ctrl-C cancels it and waits for its end."""
         call = _Call(coroutine)
         try:
-            thread = self.thread()
-            thread.start(call)
-            thread.wait(call.ended)
+            lane = self.lane()
+            lane.start(call)
+            lane.thread.wait(call.ended)
         except BaseException:
             call.abandon()
             raise
         return call.result()
 
-    def thread(self) -> _LoopThread:
-        """Return the running loop's thread.
+    def lane(self) -> _Lane:
+        """Return the client's lane in the running loop.
 
         Raises:
             ClientClosedError: The client is closed.
         """
-        with self._lock:
+        lane = self._lane
+        return lane if lane is not None and lane.thread.lives else self._enter()
+
+    def _enter(self) -> _Lane:
+        process = _here()
+        with process.lock:
             if self._closed:
                 raise ClientClosedError(facts=_NOTHING_SENT)
-            if self._thread is None or self._thread.has_failed:
-                self._thread = _LoopThread(self._aclose)
-                weakref.finalize(self, self._thread.stop).atexit = False
-            return self._thread
+            if self._lane is None or not self._lane.thread.lives:
+                self._lane = process.lane(self._aclose)
+                weakref.finalize(self, self._lane.stop).atexit = False
+            return self._lane
 
     def lend(self) -> Bridge:
         """Return a bridge to the same loop, for a copy of the client, whose closing does nothing."""
         return _Borrowed(self)
 
     def close(self) -> None:
-        """Close the client, then end its loop; closing twice is fine."""
-        with self._lock:
-            self._closed, thread, self._thread = True, self._thread, None
-        if thread is None:
+        """Close the client; the last one's loop ends with it. Closing twice is fine."""
+        with _here().lock:
+            self._closed, lane, self._lane = True, self._lane, None
+        if lane is None or not lane.thread.lives:
             _drive(self._aclose())
         else:
-            thread.stop()
-            thread.join()
-
-    def forget(self) -> None:
-        """Begin anew in a forked child, where the loop's thread is gone and the lock may be held."""
-        self._lock = threading.RLock()
-        self._thread = None
+            lane.stop()
+            lane.join()
 
 
 class _Borrowed(Bridge):
     def __init__(self, lender: Bridge) -> None:
         self._lender = lender
 
-    def thread(self) -> _LoopThread:
-        return self._lender.thread()
+    def lane(self) -> _Lane:
+        return self._lender.lane()
 
     def close(self) -> None:
         """Leave what belongs to another."""
-
-
-_bridges: weakref.WeakSet[Bridge] = weakref.WeakSet()
-
-
-def _forget_all() -> None:
-    for bridge in list(_bridges):
-        bridge.forget()
-
-
-with suppress(AttributeError):  # Windows does not fork
-    os.register_at_fork(after_in_child=_forget_all)
 
 
 # Listings ----------------------------------------------------------------------------------------------------------
@@ -467,13 +579,15 @@ class Pump(Iterator[StreamEvent]):
     def _pump(self, act: Callable[[], None], sign: threading.Event) -> None:
         """Have the loop read on in some way, and wait for a sign of it."""
         if self._task is None:
-            thread = self._bridge.thread()
-            self._task = _Call(self._buffer.fill(), outlasts=False)
-            thread.start(self._task)
-        loop = self._task.thread
-        if loop is None or not loop.soon(act):
+            running = self._bridge.lane()
+            self._task = _Call(self._buffer.fill(), outlasts=False, refused=self._buffer.end)
+            running.start(self._task)
+        lane = self._task.lane
+        if lane is None or not lane.thread.soon(act):
             raise self._orphaned()
-        loop.wait(sign)
+        lane.thread.wait(sign)
+        if self._task.was_refused:
+            raise self._orphaned()
 
     def _orphaned(self) -> ClientClosedError:
         words = "The client was closed, or the stream belongs to the process that forked this one."

@@ -36,7 +36,7 @@ SOURCES = {"AsyncLeadLex": "_client", "AsyncChatStream": "_stream", "AsyncPager"
 OMITTED = {("AsyncChatStream", "__del__")}  # the pump notices a stream that was left
 HEAD = '''"""The sync face. Written by `python -m leadlex._gen` from the async floors; change those, not this.
 
-Rule: no logic. Every method runs its async twin in the client's own thread.
+Rule: no logic. Every method runs its async twin in the thread of all sync clients.
 """
 '''
 

@@ -1,6 +1,6 @@
 """The sync face. Written by `python -m leadlex._gen` from the async floors; change those, not this.
 
-Rule: no logic. Every method runs its async twin in the client's own thread.
+Rule: no logic. Every method runs its async twin in the thread of all sync clients.
 """
 
 from __future__ import annotations
@@ -549,7 +549,7 @@ class Pager(Generic[T]):
         first: The number of that page, from 1.
 
     Raises:
-        PaginationError: The service repeats itself.
+        PaginationError: The service repeats itself, or sends far more than the total it told.
         LeadLexError: Any error of the API; `next_page` tells where to go on.
 
     Example:

@@ -28,10 +28,11 @@ from leadlex import (
     LeadLex,
     StreamInterruptedError,
     _bridge,
+    _green,
     _log,
     _retry,
 )
-from leadlex._bridge import BUFFER, Bridge, _Call, _drive, _LoopThread
+from leadlex._bridge import BUFFER, Bridge, _Call, _drive
 from tests.matrix.oracles import AT_ONCE, PATIENT
 from tests.support.answers import chunk, sse_head
 from tests.support.captures import CAPTURE_TEXT, encode_stream, text_events
@@ -74,6 +75,18 @@ def interrupt() -> Generator[Callable[[float], None]]:
     for timer in timers:
         timer.join()
     signal.signal(signal.SIGINT, before)
+
+
+def ours() -> list[threading.Thread]:
+    """List the threads of sync clients."""
+    return [thread for thread in threading.enumerate() if thread.name == "leadlex"]
+
+
+def wait_until_alone() -> None:
+    """Wait until the loop of all clients has ended."""
+    with must_not_hang(5):
+        while _bridge._here().thread is not None:
+            time.sleep(0.01)
 
 
 def in_bits(connection: Connection) -> None:
@@ -139,6 +152,7 @@ def test_an_interrupt_of_what_clings(interrupt: Callable[[float], None], monkeyp
         with pytest.raises(KeyboardInterrupt):
             lexi.chat("Hi")
         assert time.monotonic() - began < 0.8
+    wait_until_alone()
 
 
 def test_what_a_hook_raises_to_exit(interrupt: Callable[[float], None]) -> None:
@@ -153,9 +167,9 @@ def test_what_a_hook_raises_to_exit(interrupt: Callable[[float], None]) -> None:
         with pytest.raises(SystemExit) as caught:
             lexi.chat("Hi")
         assert caught.value.code == 3
-        with pytest.raises(ClientClosedError, match="during the call") as closed:
+        with pytest.raises(APIConnectionError, match="A hook or a transport cancelled the call") as cancelled:
             lexi.chat("Hi")
-        assert closed.value.charged == "unknown"
+        assert cancelled.value.charged == "unknown"
         assert lexi.chat("Hi").response == CHAT["response"]
 
 
@@ -171,8 +185,8 @@ def test_no_thread_to_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with no_leaks(), ScriptedServer(LexiScript()) as server, client(server) as lexi:
         with monkeypatch.context() as patch:
-            patch.setattr(_bridge, "threading", SimpleNamespace(**{**vars(threading), "Thread": Refused}))
-            with pytest.raises(APIConnectionError, match="too many") as caught:
+            patch.setattr(_green, "threading", SimpleNamespace(**{**vars(threading), "Thread": Refused}))
+            with pytest.raises(APIConnectionError, match="can't start new thread") as caught:
                 lexi.chat("Hi")
         assert caught.value.charged == "no"
         assert lexi.chat("Hi").response == CHAT["response"]
@@ -203,7 +217,7 @@ def test_no_descriptor_for_a_loop() -> None:
         limits = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
         try:
-            with pytest.raises(APIConnectionError, match="too many open files") as caught:
+            with pytest.raises(APIConnectionError, match="Too many open files") as caught:
                 lexi.chat("Hi")
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, limits)
@@ -228,10 +242,10 @@ def test_closed_while_it_starts(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(anyio, "run", late)
     with no_leaks(), must_not_hang(5):
-        thread = _LoopThread(aclose)
-        thread.stop()
+        lane = Bridge(aclose).lane()
+        lane.stop()
         stopped.set()
-        thread.join()
+        lane.join()
     assert closed == [True]
 
 
@@ -244,16 +258,123 @@ def test_a_call_that_comes_too_late(*, used: bool) -> None:
 
     with no_leaks(), must_not_hang(5):
         bridge = Bridge(nothing)
-        thread = bridge.thread()
+        lane = bridge.lane()
         if used:
             bridge.call(nothing())
         bridge.close()
         bridge.close()
         late = _Call(nothing())
         with pytest.raises(ClientClosedError):
-            thread.start(late)
+            lane.start(late)
         late.abandon()
-        assert not thread.soon(print)
+        assert not lane.thread.soon(print)
+
+
+def test_a_call_that_comes_too_late_beside_another_client() -> None:
+    """The same where the loop lives on for others: the late call and stream are refused, and nobody waits for ever."""
+    with no_leaks(), ScriptedServer(LexiScript()) as server, client(server) as other, must_not_hang(10):
+        assert other.chat("Hi").response == CHAT["response"]
+        late = client(server)
+        lane = late._bridge.lane()
+        late.close()
+        for read in (next, lambda stream: stream.final_reply()):
+            stream: Any = late.stream_chat("Hi")
+            stream._pump._bridge = SimpleNamespace(lane=lambda: lane)  # found before the client was closed
+            with pytest.raises(ClientClosedError) as caught:
+                read(stream)
+            assert caught.value.charged == "no"
+            stream.close()
+        call = _Call(asyncio.sleep(0))
+        lane.start(call)
+        lane.thread.wait(call.ended)
+        with pytest.raises(ClientClosedError, match="during the call") as closed:
+            call.result()
+        assert closed.value.charged == "no"
+        assert other.chat("Hi").response == CHAT["response"]
+        assert [request.path for request in server.requests] == ["/v1/lexi/chat"] * 2
+
+
+def test_a_loop_where_none_can_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a loop runs in the thread already, the call says so and names eventlet; the next one tries again."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("Already running asyncio in this thread")
+
+    with no_leaks(), ScriptedServer(LexiScript()) as server, client(server) as lexi:
+        with monkeypatch.context() as patch:
+            patch.setattr(anyio, "run", refuse)
+            with pytest.raises(APIConnectionError, match=r"Already running asyncio .* Under eventlet") as caught:
+                lexi.chat("Hi")
+            assert caught.value.charged == "no"
+        assert lexi.chat("Hi").response == CHAT["response"]
+
+
+def test_a_loop_that_is_stopped() -> None:
+    """A hook that stops the loop ends the calls in it, which say so; the clients go on in another loop."""
+    stopped: list[bool] = []
+
+    async def stop(_: Any) -> None:
+        if not stopped:
+            stopped.append(True)
+            asyncio.get_running_loop().stop()
+            await anyio.sleep_forever()
+
+    with ScriptedServer(LexiScript()) as server, client(server, http_client=hooked(stop)) as lexi, must_not_hang(10):
+        with pytest.raises(APIConnectionError, match="stopped the client's event loop") as caught:
+            lexi.chat("Hi")
+        assert caught.value.charged == "unknown"
+        ours()[0].join()
+        assert lexi.chat("Hi").response == CHAT["response"]
+
+
+def test_closing_one_of_two_clients() -> None:
+    """Closing a client ends its own calls and streams alone; those of others, in the same thread, go on."""
+    script = LexiScript(stream=MANY, sizes=(700,))
+    with no_leaks(), ScriptedServer(script) as server, client(server) as kept, client(server) as closed:
+        streams = [kept.stream_chat("Hi"), closed.stream_chat("Hi")]
+        assert [isinstance(next(stream), leadlex.TextDelta) for stream in streams] == [True, True]
+        assert len(ours()) == 1
+        closed.close()
+        with pytest.raises(ClientClosedError):
+            list(streams[1])
+        assert streams[0].final_reply().response == "word " * WORDS
+        assert kept.chat("Hi").response == CHAT["response"]
+
+
+def test_closing_that_fails() -> None:
+    """What a client of the user's own raises as it is closed, is raised by `close`, and nobody else's calls end."""
+
+    class Failing(httpx.AsyncClient):
+        async def aclose(self) -> None:
+            await super().aclose()
+            raise LookupError("mine")
+
+    with no_leaks(), ScriptedServer(LexiScript()) as server, client(server) as other, must_not_hang(10):
+        assert other.chat("Hi").response == CHAT["response"]
+        lexi = client(server, http_client=Failing)
+        assert lexi.chat("Hi").response == CHAT["response"]
+        with pytest.raises(LookupError, match="mine"):
+            lexi.close()
+        lexi.close()
+        assert other.chat("Hi").response == CHAT["response"]
+
+
+def test_the_portals_stop_ends_all() -> None:
+    """Calls are tasks of anyio's portal: its stop cancels them."""
+
+    async def last() -> None:
+        await portal.stop(cancel_remaining=True)
+
+    with ScriptedServer(LexiScript(stream_fault=SILENT)) as server, client(server) as lexi, must_not_hang(10):
+        stream = lexi.stream_chat("Hi")
+        next(stream)
+        thread = lexi._bridge.lane().thread
+        portal, call = thread.portal, _Call(anyio.sleep_forever())
+        lexi._bridge.lane().start(call)
+        portal.start_task_soon(last)
+        thread.wait(call.ended)
+        with pytest.raises(APIConnectionError, match="cancelled the call"):
+            call.result()
 
 
 def test_what_would_wait_is_not_driven() -> None:
@@ -268,7 +389,7 @@ def test_what_would_wait_is_not_driven() -> None:
 
 
 class Forked:
-    """Be, for this process, what a forked child is: of another id, and told so."""
+    """Be, for this process, what a forked child is: of another id."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self._patch = patch
@@ -276,7 +397,6 @@ class Forked:
     def __enter__(self) -> Self:
         self._parent = os.getpid()
         self._patch.setattr(os, "getpid", lambda: self._parent + 1)
-        _bridge._forget_all()
         _retry._unlock_all()
         return self
 
@@ -291,8 +411,7 @@ def test_in_a_forked_child(monkeypatch: pytest.MonkeyPatch) -> None:
         lexi = client(server)
         stream = lexi.stream_chat("Hi")
         assert [type(next(stream)), type(next(stream))] == [leadlex.Thinking, leadlex.ToolStep]
-        parents, quota = lexi._bridge._thread, lexi._wrapped._transport.quota
-        assert parents is not None
+        parents, quota = lexi._bridge.lane(), lexi._wrapped._transport.quota
         quota._lock.acquire()  # as a thread does that is gone in the child
         with Forked(monkeypatch):
             for read in (stream.__next__, stream.final_reply):

@@ -133,13 +133,13 @@ def test_what_one_read_brought_comes_at_once(backend: str) -> None:
 
 
 def test_the_loops_thread_does_not_wait_for_itself() -> None:
-    """Closing from the client's own thread, as a finalizer may, does not wait for that thread's end."""
+    """Closing from the loop's own thread, as a finalizer may, does not wait for that thread's end."""
 
     async def nothing() -> None:
         pass
 
     bridge, over = Bridge(nothing), threading.Event()
-    thread = bridge.thread()
+    thread = bridge.lane().thread
     bridge.call(nothing())
     thread.soon(thread.join)
     thread.soon(over.set)

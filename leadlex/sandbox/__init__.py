@@ -18,6 +18,8 @@ if not TYPE_CHECKING:  # pragma: no branch - a checker must refuse a misspelt na
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         try:
             return getattr(import_module(f"{__name__}._sandbox"), name)
+        except AttributeError as error:  # `from leadlex.sandbox import …` would drop it
+            raise ImportError(f"{__name__}.{name} can't be loaded: {error}") from error
         except ModuleNotFoundError as error:
             if str(error.name).partition(".")[0] not in ("starlette", "uvicorn"):
                 raise

@@ -76,7 +76,7 @@ class Sandbox:
             store = Store(self._path)
             try:
                 self._running = store, Server(self._assemble(store), self._port)
-            except OSError:
+            except (OSError, ConfigurationError):
                 store.close()
                 raise
         return self

@@ -1,15 +1,18 @@
 """uvicorn in a thread of its own, on a socket that is bound first, so that its port is known."""
 
 import asyncio
+import os
 import socket
 import sys
-import threading
 from concurrent.futures import Future
 from typing import cast
 
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.server import ServerState
+
+from leadlex._errors import ConfigurationError
+from leadlex._green import FOR_EVER, system_thread, why_no_loop
 
 from ._connection import Connection
 
@@ -23,6 +26,7 @@ class Server:
 
     Raises:
         OSError: the port is taken, or there are too many open files.
+        ConfigurationError: another event loop runs in this thread, for all threads are one, as under eventlet.
     """
 
     def __init__(self, app: ASGIApp, port: int) -> None:
@@ -37,21 +41,28 @@ class Server:
         self._socket = _listen(port)
         self.port: int = self._socket.getsockname()[1]
         self._ready: Future[None] = Future()
-        self._thread = threading.Thread(target=self._run, name="leadlex-sandbox", daemon=True)
+        self._process = os.getpid()
+        self._thread = system_thread(self._run, "leadlex-sandbox")
         self._thread.start()
-        self._ready.result()
+        self._ready.result(FOR_EVER)
 
     def stop(self) -> None:
         """Cut all connections and end the thread; answers that are on their way are given up."""
+        if self._process != os.getpid():  # a forked child's copy is not what serves
+            self._socket.close()
+            return
         self._loop.call_soon_threadsafe(self._stopping.set)
         self._thread.join()
 
     def _run(self) -> None:
+        serving = self._serve()
         try:
-            asyncio.run(self._serve())
-        except OSError as error:
+            asyncio.run(serving)
+        except (OSError, RuntimeError) as error:
+            serving.close()
             self._socket.close()
-            self._ready.set_exception(error)
+            refusal = ConfigurationError(why_no_loop(error)) if isinstance(error, RuntimeError) else error
+            self._ready.set_exception(refusal)
 
     async def _serve(self) -> None:
         """Serve until told to stop.

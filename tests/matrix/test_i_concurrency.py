@@ -771,7 +771,7 @@ def hooked(hook: Callable[[Any], Awaitable[None]], on: str = "request") -> Calla
 
 @pytest.mark.row("I12")
 def test_a_sync_call_from_the_loops_thread() -> None:
-    """A sync call from a hook, which the client's own thread runs, is refused in words; closing there does no harm."""
+    """A sync call from a hook, in the thread of all sync clients, is refused in words; closing there does no harm."""
     held: list[leadlex.LeadLex] = []
 
     async def call(request: httpx.Request) -> None:
@@ -787,7 +787,7 @@ def test_a_sync_call_from_the_loops_thread() -> None:
         for hook, kind in ((call, ConfigurationError), (read, ConfigurationError), (close, ClientClosedError)):
             with leadlex.LeadLex(**options(server, http_client=hooked(hook))) as lexi:
                 held[:] = [lexi]
-                with pytest.raises(kind, match="own thread" if kind is ConfigurationError else "is closed"):
+                with pytest.raises(kind, match="thread of all" if kind is ConfigurationError else "is closed"):
                     lexi.chat("Hi")
         held.clear()
         assert server.requests == []

@@ -499,10 +499,11 @@ thread.join()
 print("".join(stream.text_stream) == whole)
 """,
     "fork under locks": """
-quota, bridge = lexi._wrapped._transport.quota, lexi._bridge
+from leadlex import _bridge
+quota, process = lexi._wrapped._transport.quota, _bridge._here()
 held, over = threading.Event(), threading.Event()
 def hold():
-    with quota._lock, bridge._lock:
+    with quota._lock, process.lock:
         held.set()
         over.wait()
 holder = threading.Thread(target=hold)
@@ -689,6 +690,32 @@ def test_threads_are_given_back() -> None:
             assert [thread.daemon for thread in ours] == [True]
         assert not ours[0].is_alive()
     assert threading.active_count() == before
+
+
+@pytest.mark.row("J11")
+def test_one_thread_for_all_clients() -> None:
+    """30 clients have one thread together, which ends with the last of them; one made afterwards has a new one."""
+
+    def ours() -> int:
+        return sum(thread.name == "leadlex" for thread in threading.enumerate())
+
+    with ScriptedServer(LexiScript()) as server, no_leaks():
+        for _ in range(2):
+            clients = [leadlex.LeadLex(API_KEY, base_url=server.url, timeout=PATIENT) for _ in range(30)]
+            assert [client.chat("Hi").response for client in clients] == [CHAT["response"]] * 30
+            assert ours() == 1
+            for client in clients[:20]:
+                client.close()
+            assert clients[29].chat("Hi").response == CHAT["response"]
+            for client in clients[20:29]:
+                client.close()
+            assert ours() == 1
+            clients.pop().close()
+            assert ours() == 0
+        forgotten = leadlex.LeadLex(API_KEY, base_url=server.url, timeout=PATIENT)
+        forgotten.tasks()
+        assert ours() == 1
+        del forgotten
 
 
 @pytest.mark.row("J12")
