@@ -686,6 +686,7 @@ def test_use_after_close(face: Face) -> None:
 
 
 @pytest.mark.row("I10")
+@pytest.mark.trio
 def test_one_client_in_one_loop_after_another() -> None:
     """A client goes on in every new event loop, of either kind; what the last one left is closed with it."""
 
@@ -703,6 +704,7 @@ def test_one_client_in_one_loop_after_another() -> None:
 
 
 @pytest.mark.row("I10")
+@pytest.mark.trio
 def test_one_client_in_two_loops_at_once() -> None:
     """A client serves two running event loops, each by connections of its own."""
 
