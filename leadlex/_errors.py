@@ -218,7 +218,7 @@ class StreamDivergedError(StreamInterruptedError):
         super().__init__(f"The answer broke off and its continuation differs: {why}.", idempotency_key)
         self.delivered = delivered
         self.replayed_prefix = replayed_prefix
-        self.common_len: int = _common_length(delivered, replayed_prefix)
+        self.common_len: int = common_length(delivered, replayed_prefix)
         self.conversation_ids = conversation_ids
 
     @property
@@ -227,7 +227,8 @@ class StreamDivergedError(StreamInterruptedError):
         return self.idempotency_key
 
 
-def _common_length(one: str, other: str) -> int:
+def common_length(one: str, other: str) -> int:
+    """Count the characters that two texts have in common at the start."""
     pairs = zip(one, other, strict=False)
     return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
 

@@ -5,6 +5,7 @@ Rule: a `Broken` names the fault for the rules and carries the error for the use
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
 from collections.abc import Iterator
@@ -36,6 +37,7 @@ from ._wire import WireError, WireProblem
 
 REDIRECTS: Final = frozenset({300, 301, 302, 303, 307, 308})  # RFC 9110, 15.4: those that name another place
 _SHOWN: Final = 200
+_USERINFO: Final = re.compile(r"//[^/?#]*@")  # RFC 3986, 3.2.1: it may hold a password
 
 
 @frozen(eq=False, repr=False)
@@ -116,7 +118,8 @@ class Translator:
 
     def redirect(self, meta: Meta | None) -> Broken:
         """Refuse to send the key to another place."""
-        place = printable(meta.headers.get("location", "nowhere"), _SHOWN) if meta else "a place that is no URL"
+        place = _USERINFO.sub("//…@", meta.headers.get("location", "nowhere")) if meta else "a place that is no URL"
+        place = printable(place, _SHOWN)
         return self.unusable(f"it is a redirect to {place}, which is not followed", meta, Fault.REFUSED)
 
     def _masked(self, text: str | None) -> str | None:

@@ -31,7 +31,7 @@ from anyio import RunFinishedError
 from anyio.lowlevel import EventLoopToken, current_token
 
 from ._config import Settings
-from ._errors import ClientClosedError, ConfigurationError, refuse
+from ._errors import ClientClosedError, ConfigurationError, discreet, refuse
 
 SHARDS: Final = 32
 KEEPALIVE: Final = 5.0
@@ -320,6 +320,7 @@ def tls_context() -> ssl.SSLContext:
         raise ConfigurationError(f"SSL_CERT_FILE or SSL_CERT_DIR can't be used: {reason}.") from None
 
 
+@discreet
 def environment_proxy(place: str, context: ssl.SSLContext | None) -> httpcore.Proxy | None:
     """Find the proxy for https to a place, if any.
 
