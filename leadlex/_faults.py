@@ -6,6 +6,7 @@ Rule: a `Broken` names the fault for the rules and carries the error for the use
 from __future__ import annotations
 
 import errno
+import re
 import socket
 import ssl
 from collections.abc import Iterator
@@ -48,6 +49,7 @@ from ._wire import WireError, WireProblem
 
 REDIRECTS: Final = frozenset({300, 301, 302, 303, 307, 308})  # RFC 9110, 15.4: those that name another place
 _SHOWN: Final = 200
+_USERINFO: Final = re.compile(r"//[^/?#]*@")  # RFC 3986, 3.2.1: it may hold a password
 
 
 @frozen(eq=False, repr=False)
@@ -162,9 +164,9 @@ class Translator:
 
     def redirect(self, meta: Meta | None) -> Broken:
         """Refuse to send the key to another place."""
-        place = printable(meta.headers.get("location") or "nowhere", _SHOWN) if meta else "a place that is no URL"
+        place = _USERINFO.sub("//…@", meta.headers.get("location") or "nowhere") if meta else "a place that is no URL"
         said = _between(meta) if meta else "Something between here and LeadLex answered"
-        words = f"{said} with a redirect to {place}, which is not followed"
+        words = f"{said} with a redirect to {printable(place, _SHOWN)}, which is not followed"
         return self._unusable(words, meta, Fault.FOREIGN, {"advice": self._in_between})
 
     def _head_of(self, body: bytes) -> str:

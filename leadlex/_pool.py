@@ -30,7 +30,7 @@ from anyio.lowlevel import EventLoopToken, current_token
 
 from ._alarm import Limit
 from ._config import Settings
-from ._errors import ClientClosedError, ConfigurationError, refuse
+from ._errors import ClientClosedError, ConfigurationError, discreet, refuse
 
 SHARDS: Final = 32
 KEEPALIVE: Final = 5.0
@@ -162,7 +162,7 @@ class Patient(httpcore.AsyncNetworkBackend):
     """Connect and write as httpcore does, by clocks that look for what is there before they are believed."""
 
     def __init__(self) -> None:
-        self._inner = httpcore.TrioBackend() if _in_trio() else httpcore.AnyIOBackend()
+        self._inner: Any = httpcore.AnyIOBackend()  # under trio too
 
     async def connect_tcp(
         self,
@@ -393,6 +393,7 @@ def tls_context() -> ssl.SSLContext:
         raise ConfigurationError(f"SSL_CERT_FILE or SSL_CERT_DIR can't be used: {reason}.") from None
 
 
+@discreet
 def environment_proxy(place: str, context: ssl.SSLContext | None) -> httpcore.Proxy | None:
     """Find the proxy for https to a place, if any.
 

@@ -142,6 +142,19 @@ class Opened:
     clocks: Clocks
 
 
+class DiscreetURL(httpx.URL):
+    """Be a URL of ours, whose query (a search, ids) httpx's own line on a request does not show."""
+
+
+def _without_query(line: logging.LogRecord) -> bool:
+    if isinstance(line.args, tuple):
+        line.args = tuple(arg.copy_with(query=None) if type(arg) is DiscreetURL else arg for arg in line.args)
+    return True
+
+
+logging.getLogger("httpx").addFilter(_without_query)
+
+
 @lru_cache(maxsize=16)
 def _parsed(url: str) -> httpx.URL:
     return httpx.URL(url)
@@ -272,13 +285,17 @@ class Transport:
         home = self.homes.here()
         call.attempts += 1
         call.attempt_began = self.time.now()
-        request = self._request(call)
         call.progress.handed_over = True
-        response = await home.client.send(request, stream=True, auth=None, follow_redirects=False)
+        try:
+            response = await home.client.send(self._request(call), stream=True, auth=None, follow_redirects=False)
+        except BaseException as error:
+            # A cancellation is not translated, and goes up with httpx's frames, whose locals hold the request.
+            error.__traceback__ = None
+            raise
         home.responses.add(response)
         # httpcore looks the read timeout up again for the body; until the head, Lexi may think. Who is not httpcore,
         # and so gives no trace of it, may not look.
-        request.extensions["timeout"]["read"] = clocks.idle
+        response.request.extensions["timeout"]["read"] = clocks.idle
         clocks.counts_idle = not call.progress.traced
         return response
 
@@ -289,13 +306,16 @@ class Transport:
             note(name, info)
 
         times = {"connect": timeout.connect, "write": timeout.write, "pool": timeout.pool, "read": None}
-        return httpx.Request(
+        request = httpx.Request(
             call.operation.method,
             self._url(call.operation),
             headers=self._headers(call.operation),
             content=call.operation.body,
             extensions={"timeout": times, "trace": trace},
         )
+        if call.operation.query:
+            request.url = DiscreetURL(request.url)
+        return request
 
     def _url(self, operation: Operation[Any]) -> httpx.URL:
         # A parsed URL is kept only where it names an endpoint: ids and searches are not for keeping.
@@ -322,7 +342,7 @@ class Transport:
         if len(raw) > MAX_HEADERS:
             raise Unusable("it has too many headers")
         for name, value in raw:
-            headers.setdefault(name.lower().decode("latin-1"), masked(value.decode("utf-8", "replace")))
+            headers.setdefault(masked(name.lower().decode("latin-1")), masked(value.decode("utf-8", "replace")))
         rate_limit = rate_limit_of(headers)
         if rate_limit != RateLimit():
             self.seen.rate_limit = rate_limit
