@@ -339,6 +339,13 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
             yield each
 
 
+def detach(error: BaseException, handled: BaseException | None) -> None:
+    """Let an exception forget what its caller was handling already, which is no cause of it, and is not ours."""
+    for each in _chain(error):
+        if each.__context__ is handled:
+            each.__context__ = None
+
+
 def without_traceback(error: BaseException) -> BaseException:
     """Take the frames off an exception and its causes: their locals hold the request's headers."""
     for each in _chain(error):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import random
+import sys
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -21,7 +22,7 @@ from attrs import define, field, frozen
 from ._body import MAX_ERROR, MAX_JSON, Clocks, Expired, GuardedText, Unusable, close, read_all
 from ._config import USER_AGENT, Settings
 from ._errors import ClientClosedError, LeadLexError
-from ._faults import Broken, Rejected, Translator, interrupted, without_traceback
+from ._faults import Broken, Rejected, Translator, detach, interrupted, without_traceback
 from ._log import record
 from ._meta import Attempt, Charged, Meta, RateLimit
 from ._operations import Operation
@@ -94,6 +95,7 @@ class Call(Generic[T]):
     first_sent: datetime
     key_sent: float
     attempt_began: float
+    handled: BaseException | None
     attempts: int = 0
     tries: int = 0
     resumes: int = 0
@@ -213,6 +215,7 @@ class Transport:
             first_sent=first_sent,
             key_sent=now - max(0.0, wall - first_sent.timestamp()),
             attempt_began=now,
+            handled=sys.exception(),
         )
 
     async def _attempt(self, call: Call[T]) -> T | Broken:
@@ -395,6 +398,7 @@ class Transport:
 
     def broken(self, call: Call[Any], error: Exception) -> Broken:
         """Translate whatever ended an attempt."""
+        detach(error, call.handled)
         if isinstance(error, Rejected):
             return error.broken
         if self.homes.closed:
