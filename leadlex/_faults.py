@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import socket
 import ssl
+import sys
 from collections.abc import Iterator
+from types import TracebackType
 from typing import Final
 
 import httpcore
@@ -234,6 +236,23 @@ def without_traceback(error: BaseException) -> BaseException:
     for each in _chain(error):
         each.__traceback__ = None
     return error
+
+
+Frames = list[tuple[BaseException, TracebackType | None]]
+
+
+def frames_outside() -> Frames:
+    """Return what the caller handles at this moment, which is in the chain of whatever is raised now."""
+    outside = sys.exception()
+    return [] if outside is None else [(each, each.__traceback__) for each in _chain(outside)]
+
+
+def let_pass(error: BaseException, outside: Frames) -> None:
+    """Take our frames off a cancellation, or whatever else leaves without being translated; keep the caller's."""
+    if not isinstance(error, LeadLexError):
+        without_traceback(error)
+    for each, frames in outside:
+        each.__traceback__ = frames
 
 
 # Streams -----------------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from httpx_sse import EventSource, ServerSentEvent
 from ._body import Unusable
 from ._errors import ClientClosedError, LeadLexError, StreamBusyError, StreamDivergedError, StreamInterruptedError
 from ._events import Done, StreamEvent, TextDelta
-from ._faults import Broken, cut_short
+from ._faults import Broken, cut_short, frames_outside, let_pass
 from ._log import record
 from ._meta import Charged, Meta
 from ._models import ChatReply
@@ -80,10 +80,11 @@ class AsyncChatStream:
     async def _next_batch(self) -> Iterator[StreamEvent]:
         if self._busy:
             raise StreamBusyError
-        self._busy = True
+        self._busy, outside = True, frames_outside()
         try:
             return await self._blocks.__anext__()
         except BaseException as end:
+            let_pass(end, outside)
             # Whatever a generator raises, a cancellation too, it is over and has closed its connection.
             self._reading.ended = True
             if isinstance(end, StopAsyncIteration):

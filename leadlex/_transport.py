@@ -21,7 +21,7 @@ from attrs import define, field, frozen
 from ._body import MAX_ERROR, MAX_JSON, Clocks, Expired, GuardedText, Unusable, close, read_all
 from ._config import USER_AGENT, Settings
 from ._errors import ClientClosedError, LeadLexError
-from ._faults import Broken, Rejected, Translator, interrupted, without_traceback
+from ._faults import Broken, Rejected, Translator, frames_outside, interrupted, let_pass, without_traceback
 from ._log import record
 from ._meta import Charged, Meta, RateLimit
 from ._operations import Operation
@@ -154,12 +154,16 @@ class Transport:
         Raises:
             LeadLexError: It could not be had; the error says what was charged.
         """
-        call = self.begin(operation)
-        while True:
-            outcome = await self._attempt(call)
-            if not isinstance(outcome, Broken):
-                return outcome
-            await self.again(call, outcome)
+        call, outside = self.begin(operation), frames_outside()
+        try:
+            while True:
+                outcome = await self._attempt(call)
+                if not isinstance(outcome, Broken):
+                    return outcome
+                await self.again(call, outcome)
+        except BaseException as error:
+            let_pass(error, outside)
+            raise
 
     def begin(self, operation: Operation[T]) -> Call[T]:
         """Open the record of a call."""
