@@ -326,8 +326,9 @@ _CUT: Final = (
 )
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    seen = set[int]()
+def _chain(error: BaseException, handled: BaseException | None = None) -> Iterator[BaseException]:
+    """Give an exception and its causes, but nothing that the caller was handling already."""
+    seen = {id(handled)}
     waiting: list[BaseException | None] = [error]
     while waiting:
         each = waiting.pop()
@@ -346,11 +347,17 @@ def detach(error: BaseException, handled: BaseException | None) -> None:
             each.__context__ = None
 
 
-def without_traceback(error: BaseException) -> BaseException:
+def without_traceback(error: BaseException, handled: BaseException | None = None) -> BaseException:
     """Take the frames off an exception and its causes: their locals hold the request's headers."""
-    for each in _chain(error):
+    for each in _chain(error, handled):
         each.__traceback__ = None
     return error
+
+
+def let_pass(error: BaseException, handled: BaseException | None) -> None:
+    """Take our frames off a cancellation, or whatever else leaves without being translated; not the caller's own."""
+    if not isinstance(error, LeadLexError):
+        without_traceback(error, handled)
 
 
 # Streams -----------------------------------------------------------------------------------------------------------

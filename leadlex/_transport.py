@@ -22,7 +22,15 @@ from attrs import define, field, frozen
 from ._body import MAX_ERROR, MAX_JSON, Clocks, Expired, GuardedText, Unusable, close, read_all
 from ._config import USER_AGENT, Settings
 from ._errors import ClientClosedError, LeadLexError
-from ._faults import Broken, Rejected, Translator, detach, interrupted, without_traceback
+from ._faults import (
+    Broken,
+    Rejected,
+    Translator,
+    detach,
+    interrupted,
+    let_pass,
+    without_traceback,
+)
 from ._log import record
 from ._meta import Attempt, Charged, Meta, RateLimit
 from ._operations import Operation
@@ -197,11 +205,15 @@ class Transport:
             LeadLexError: It could not be had; the error says what was charged.
         """
         call = self.begin(operation)
-        while True:
-            outcome = await self._attempt(call)
-            if not isinstance(outcome, Broken):
-                return outcome
-            await self.again(call, outcome)
+        try:
+            while True:
+                outcome = await self._attempt(call)
+                if not isinstance(outcome, Broken):
+                    return outcome
+                await self.again(call, outcome)
+        except BaseException as error:
+            let_pass(error, call.handled)
+            raise
 
     def begin(self, operation: Operation[T]) -> Call[T]:
         """Open the record of a call."""
@@ -289,12 +301,7 @@ class Transport:
         call.attempts += 1
         call.attempt_began = self.time.now()
         call.progress.handed_over = True
-        try:
-            response = await home.client.send(self._request(call), stream=True, auth=None, follow_redirects=False)
-        except BaseException as error:
-            # A cancellation is not translated, and goes up with httpx's frames, whose locals hold the request.
-            error.__traceback__ = None
-            raise
+        response = await home.client.send(self._request(call), stream=True, auth=None, follow_redirects=False)
         home.responses.add(response)
         # httpcore looks the read timeout up again for the body; until the head, Lexi may think. Who is not httpcore,
         # and so gives no trace of it, may not look.
