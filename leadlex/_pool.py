@@ -11,7 +11,7 @@ import re
 import socket
 import ssl
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -189,7 +189,16 @@ def _patient(stream: httpcore.AsyncNetworkStream) -> httpcore.AsyncNetworkStream
     return stream
 
 
-async def _write(write: Any, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ANN401, ASYNC109  # httpcore's
+_AT_ONCE: Final = 16 << 10
+"""Bytes that every system takes at once: no clock is needed, nor a coroutine more."""
+
+
+def _write(write: Any, buffer: bytes, timeout: float | None = None) -> Awaitable[None]:  # noqa: ANN401  # httpcore's
+    patiently = len(buffer) > _AT_ONCE
+    return _write_patiently(write, buffer, timeout) if patiently else write(buffer, timeout)
+
+
+async def _write_patiently(write: Any, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ANN401, ASYNC109  # httpcore's
     with Limit(timeout) as scope:
         await write(buffer)
     if scope.cancelled_caught:

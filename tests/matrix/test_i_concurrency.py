@@ -263,17 +263,21 @@ def test_frames_of_a_deadline(where: str, way: Callable[[Act, Any], Awaitable[No
     async def main(url: str) -> None:
         lexi = leadlex.AsyncLeadLex(API_KEY, base_url=url, http_client=over, timeout=PATIENT)
         try:
-            raise ValueError("What the caller handles meanwhile")
+            raise ValueError("What the caller handles meanwhile")  # noqa: TRY301  # the very case
         except ValueError as outside:
             try:
                 async with lexi:
                     await way(_secret_stream, lexi)
             finally:
-                assert outside.__traceback__ is not None
+                assert outside.__traceback__ is not None  # noqa: PT017  # it is not what is expected
 
-    with lexi_server(stream_fault=fault) as server, black_hole() as nowhere, must_not_hang(10):
-        with pytest.raises((TimeoutError, KeyboardInterrupt)) as caught:
-            asyncio.run(main(nowhere if where == "connecting" else server.url))
+    with (
+        lexi_server(stream_fault=fault) as server,
+        black_hole() as nowhere,
+        must_not_hang(10),
+        pytest.raises((TimeoutError, KeyboardInterrupt)) as caught,
+    ):
+        asyncio.run(main(nowhere if where == "connecting" else server.url))
     _check_frames(caught.value)
 
 
