@@ -513,7 +513,8 @@ class TestReplay:
         ]
         transcript = handed_out(*seen)
         assert (transcript.tool_steps, transcript.thinking) == (seen[:2], [])
-        late = [ToolStep("e", "started"), Thinking("So"), TextDelta("!", "conv_1"), Done(1)]
+        late: list[StreamEvent] = [ToolStep("e", "started"), Thinking("So"), TextDelta("!", "conv_1"), Done(1)]
+        again: list[StreamEvent]
         for again, taken in ((seen, 0), ([seen[0], *seen[2:4], *seen[5:]], 1)):
             replay = Replay(transcript)
             assert [replay.new_part(event) for event in again] == [None] * len(again)
