@@ -29,7 +29,7 @@ import httpx
 from anyio import RunFinishedError
 from anyio.lowlevel import EventLoopToken, current_token
 
-from ._alarm import Limit
+from ._alarm import Alarm, Limit, alarm_here
 from ._config import Settings
 from ._errors import ClientClosedError, ConfigurationError, refuse
 
@@ -184,10 +184,39 @@ class Patient(httpcore.AsyncNetworkBackend):
 
 
 def _patient(stream: httpcore.AsyncNetworkStream) -> httpcore.AsyncNetworkStream:
-    # Not `read`: what is there is read in the turn in which its clock rings, and each event would cost more.
-    changed = cast("Any", stream)
+    changed, alarm = cast("Any", stream), alarm_here()
+    receive = getattr(changed._stream, "receive", None)  # noqa: SLF001  # anyio's stream; trio's has none
+    changed.read = partial(_receive, alarm, receive) if receive else partial(_read, alarm, stream.read)
     changed.write, changed.start_tls = partial(_write, stream.write), partial(_start_tls, stream, stream.start_tls)
     return stream
+
+
+async def _read(
+    alarm: Alarm,
+    read: Any,  # noqa: ANN401  # httpcore's
+    max_bytes: int,
+    timeout: float | None = None,  # noqa: ASYNC109  # httpcore's
+) -> bytes:
+    with Limit(timeout, alarm):
+        return await read(max_bytes)  # type: ignore[no-any-return]  # bytes
+    raise httpcore.ReadTimeout
+
+
+async def _receive(
+    alarm: Alarm,
+    receive: Any,  # noqa: ANN401  # anyio's
+    max_bytes: int,
+    timeout: float | None = None,  # noqa: ASYNC109  # httpcore's
+) -> bytes:
+    """Read as httpcore does over anyio, without what its own clock costs each event."""
+    try:
+        with Limit(timeout, alarm):
+            return await receive(max_bytes)  # type: ignore[no-any-return]  # bytes
+    except anyio.EndOfStream:
+        return b""
+    except (anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
+        raise httpcore.ReadError(str(error)) from error
+    raise httpcore.ReadTimeout
 
 
 async def _write(write: Any, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ANN401, ASYNC109  # httpcore's
