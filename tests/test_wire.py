@@ -509,8 +509,15 @@ class TestReplay:
         """Thinking and tool steps that were handed out and not kept don't come again, and new ones do."""
         large = "x" * (5 << 20)
         seen: list[StreamEvent] = [
-            *[ToolStep("a", "started", large), STEP, ToolStep("b", "started", large), ToolStep("c", "started"), STEP],
-            *[Thinking(large), Thinking("Hm"), TextDelta("The deal", "conv_1"), ToolStep("d", "started")],
+            ToolStep("a", "started", large),
+            STEP,
+            ToolStep("b", "started", large),
+            ToolStep("c", "started"),
+            STEP,
+            Thinking(large),
+            Thinking("Hm"),
+            TextDelta("The deal", "conv_1"),
+            ToolStep("d", "started"),
         ]
         transcript = handed_out(*seen)
         assert (transcript.tool_steps, transcript.thinking) == (seen[:2], [])
