@@ -54,6 +54,15 @@ def test_socks(face: Face, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
         assert proxy.asked_for == [server.port]
 
 
+def test_a_certificate_behind_socks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A certificate that can't be trusted is the service's, not that of the SOCKS proxy that leads there."""
+    with ScriptedServer(LexiScript(), tls=identity("unknown_ca")) as server, SocksProxy() as proxy:
+        monkeypatch.setenv("ALL_PROXY", f"socks5://127.0.0.1:{proxy.port}")
+        seen = observe(ONE_FACE, "chat", server, healed=None)
+        way = rf"127.0.0.1:{server.port} \(reached through the proxy 127.0.0.1:{proxy.port}\)"
+        seen.expect(APIConnectionError, charged="no", attempts=1, says=f"The certificate of {way} is not trusted")
+
+
 @pytest.mark.parametrize("package", [None, ModuleType("socksio")], ids=["missing", "too old"])
 def test_socks_without_its_package(package: ModuleType | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the package for SOCKS is missing, or too old for httpcore, it is said before anything is sent."""
