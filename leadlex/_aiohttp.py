@@ -19,8 +19,7 @@ _OLDEST: Final = (3, 14)
 def aiohttp_client(*, max_connections: int = MANY) -> httpx.AsyncClient:
     """Make an `httpx.AsyncClient` over aiohttp, for thousands of concurrent streams; given as `http_client`.
 
-    It runs under asyncio only. It can't prove that a request was never sent, so a `chat` that finds no connection is
-    not repeated, and whether it was charged is not known.
+    It runs under asyncio only. Retries, errors and what is known of a charge are as without it.
 
     Args:
         max_connections: How many connections there may be at once.

@@ -98,7 +98,7 @@ class AsyncLeadLex:
                 max_connections=whole(max_connections, "max_connections", 1, 100_000),
             )
         finally:
-            del api_key  # a traceback that shows locals must not show it
+            del api_key, base_url, headers  # a traceback that shows locals must not show a secret in them
         self._transport = Transport(settings, homes_for(settings, http_client), Seen(), RetryQuota(), Time())
         self._owner = True
         self._closing: list[Callable[[], object]] = []
@@ -167,7 +167,7 @@ class AsyncLeadLex:
         try:
             operation = _operations.chat(message, conversation_id=conversation_id, context=context)
         finally:
-            del message  # a traceback that shows locals must not show what was asked
+            del message, context  # a traceback that shows locals must not show what was asked
         return await self._transport.send(operation)
 
     def stream_chat(
@@ -213,7 +213,7 @@ class AsyncLeadLex:
                 now=self._transport.time.wall(),
             )
         finally:
-            del message  # as in chat
+            del message, context  # as in chat
         return AsyncChatStream(Reading(self._transport, operation))
 
     def conversations(
@@ -247,15 +247,18 @@ class AsyncLeadLex:
 
         Source: `GET /v1/lexi/conversations`.
         """
-        listing = _operations.conversations(
-            search=search,
-            user_id=user_id,
-            contact_id=contact_id,
-            deal_id=deal_id,
-            archived=archived,
-            page=page,
-            per_page=per_page,
-        )
+        try:
+            listing = _operations.conversations(
+                search=search,
+                user_id=user_id,
+                contact_id=contact_id,
+                deal_id=deal_id,
+                archived=archived,
+                page=page,
+                per_page=per_page,
+            )
+        finally:
+            del search  # as in chat
         return AsyncPager(self._transport, listing, page)
 
     async def conversation(
@@ -334,7 +337,11 @@ class AsyncLeadLex:
 
         Source: `POST /v1/lexi/tasks/{id}/dismiss`.
         """
-        return await self._transport.send(_operations.dismiss_task(id, reason=reason))
+        try:
+            operation = _operations.dismiss_task(id, reason=reason)
+        finally:
+            del reason  # as in chat
+        return await self._transport.send(operation)
 
     async def wait_for_task(self, id: str, *, timeout: float = 300, poll_interval: float = 5) -> Task:  # noqa: A002, ASYNC109
         """Wait until a task is completed, failed or dismissed, and return it.
@@ -377,7 +384,10 @@ class AsyncLeadLex:
             await thread.chat("Find me 20 CEOs at law firms in New York")
             await thread.chat("Filter to only New York")
         """
-        return AsyncThread(self._transport, _operations.known_id(conversation_id), context)
+        try:
+            return AsyncThread(self._transport, _operations.known_id(conversation_id), context)
+        finally:
+            del context  # as in chat
 
     async def request(
         self,
@@ -399,7 +409,11 @@ class AsyncLeadLex:
             raw = await lexi.request("GET", "/v1/lexi/tasks", params={"status": "completed"})
             print(raw.data)
         """
-        return await self._transport.send(_operations.request(method, path, json=json, params=params))
+        try:
+            operation = _operations.request(method, path, json=json, params=params)
+        finally:
+            del json, params  # as in chat
+        return await self._transport.send(operation)
 
     def with_options(
         self,
@@ -426,7 +440,12 @@ class AsyncLeadLex:
             quick = lexi.with_options(timeout=10, retries=0)
             reply = await quick.chat("Summarize my pipeline")
         """
-        settings = self._transport.settings.replaced(timeout=timeout, retries=retries, resume=resume, headers=headers)
+        try:
+            settings = self._transport.settings.replaced(
+                timeout=timeout, retries=retries, resume=resume, headers=headers
+            )
+        finally:
+            del headers  # as in __init__
         copy = object.__new__(type(self))
         copy._transport = self._transport.replaced(settings)  # its own class
         copy._owner, copy._closing = False, []  # its own class

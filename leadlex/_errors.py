@@ -349,7 +349,7 @@ class StreamDivergedError(StreamInterruptedError):
         self.idempotency_key = idempotency_key
         self.delivered = delivered
         self.replayed_prefix = replayed_prefix
-        self.common_len: int = _common_length(delivered, replayed_prefix)
+        self.common_len: int = common_length(delivered, replayed_prefix)
         self.conversation_ids = conversation_ids
 
     @property
@@ -363,7 +363,8 @@ class StreamDivergedError(StreamInterruptedError):
         return self.idempotency_key or ""
 
 
-def _common_length(one: str, other: str) -> int:
+def common_length(one: str, other: str) -> int:
+    """Count the characters that two texts have in common at the start."""
     pairs = zip(one, other, strict=False)
     return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
 

@@ -6,6 +6,7 @@ Rule: a `Broken` names the fault for the rules and carries the error for the use
 from __future__ import annotations
 
 import errno
+import re
 import socket
 import ssl
 from collections.abc import Iterator
@@ -48,6 +49,7 @@ from ._wire import WireError, WireProblem
 
 REDIRECTS: Final = frozenset({300, 301, 302, 303, 307, 308})  # RFC 9110, 15.4: those that name another place
 _SHOWN: Final = 200
+_USERINFO: Final = re.compile(r"//[^/?#]*@")  # RFC 3986, 3.2.1: it may hold a password
 
 
 @frozen(eq=False, repr=False)
@@ -162,9 +164,9 @@ class Translator:
 
     def redirect(self, meta: Meta | None) -> Broken:
         """Refuse to send the key to another place."""
-        place = printable(meta.headers.get("location") or "nowhere", _SHOWN) if meta else "a place that is no URL"
+        place = _USERINFO.sub("//…@", meta.headers.get("location") or "nowhere") if meta else "a place that is no URL"
         said = _between(meta) if meta else "Something between here and LeadLex answered"
-        words = f"{said} with a redirect to {place}, which is not followed"
+        words = f"{said} with a redirect to {printable(place, _SHOWN)}, which is not followed"
         return self._unusable(words, meta, Fault.FOREIGN, {"advice": self._in_between})
 
     def _head_of(self, body: bytes) -> str:
@@ -335,8 +337,9 @@ _CUT: Final = (
 )
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    seen = set[int]()
+def _chain(error: BaseException, handled: BaseException | None = None) -> Iterator[BaseException]:
+    """Give an exception and its causes, but nothing that the caller was handling already."""
+    seen = {id(handled)}
     waiting: list[BaseException | None] = [error]
     while waiting:
         each = waiting.pop()
@@ -348,11 +351,24 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
             yield each
 
 
-def without_traceback(error: BaseException) -> BaseException:
-    """Take the frames off an exception and its causes: their locals hold the request's headers."""
+def detach(error: BaseException, handled: BaseException | None) -> None:
+    """Let an exception forget what its caller was handling already, which is no cause of it, and is not ours."""
     for each in _chain(error):
+        if each.__context__ is handled:
+            each.__context__ = None
+
+
+def without_traceback(error: BaseException, handled: BaseException | None = None) -> BaseException:
+    """Take the frames off an exception and its causes: their locals hold the request's headers."""
+    for each in _chain(error, handled):
         each.__traceback__ = None
     return error
+
+
+def let_pass(error: BaseException, handled: BaseException | None) -> None:
+    """Take our frames off a cancellation, or whatever else leaves without being translated; not the caller's own."""
+    if not isinstance(error, LeadLexError):
+        without_traceback(error, handled)
 
 
 # Streams -----------------------------------------------------------------------------------------------------------

@@ -34,6 +34,22 @@ RENAMED = {
 }
 SOURCES = {"AsyncLeadLex": "_client", "AsyncChatStream": "_stream", "AsyncPager": "_pager", "AsyncThread": "_threads"}
 OMITTED = {("AsyncChatStream", "__del__")}  # the pump notices a stream that was left
+# Parameters that may stand in a frame while it waits; every other one is what people wrote, or a secret.
+PLAIN = {
+    *("id", "conversation_id", "user_id", "contact_id", "deal_id", "idempotency_key", "first_sent", "method", "path"),
+    *(
+        "status",
+        "archived",
+        "page",
+        "per_page",
+        "limit",
+        "include_tool_steps",
+        "allow_tools",
+        "timeout",
+        "poll_interval",
+    ),
+    *("retries", "resume", "max_connections", "http_client"),
+}
 HEAD = '''"""The sync face. Written by `python -m leadlex._gen` from the async floors; change those, not this.
 
 Rule: no logic. Every method runs its async twin in the thread of all sync clients.
@@ -140,15 +156,33 @@ def wrapped_call(method: Method, before: str, after: str) -> list[str]:
 
     What was asked is dropped before anything waits: a traceback that shows locals must not show it.
     """
-    secret = any(arg.arg == "message" for arg in method.args.args)
     items = passed(method)
     whole = f"        return {before}self._wrapped.{method.name}({', '.join(items)}){after}"
-    if len(whole) <= WIDTH and not secret:
+    if len(whole) <= WIDTH and not written(method):
         return [whole]
-    twin = bracketed(f"twin = self._wrapped.{method.name}", items, "", "        " + "    " * secret)
-    if secret:
-        twin = ["        try:", *twin, "        finally:", "            del message"]
-    return [*twin, f"        return {before}twin{after}"]
+    return [*dropping("twin", f"self._wrapped.{method.name}", method), f"        return {before}twin{after}"]
+
+
+def written(method: Method) -> list[str]:
+    """List the parameters that are to be dropped."""
+    names = [arg.arg for arg in (*method.args.args[1:], *method.args.kwonlyargs)]
+    return [name for name in names if name not in PLAIN]
+
+
+def dropping(name: str, called: str, method: Method) -> list[str]:
+    """Render the assignment of what is made of a method's parameters, and the end of those that are to be dropped."""
+    dropped = ", ".join(written(method))
+    if not dropped:
+        return bracketed(f"{name} = {called}", passed(method), "", "        ")
+    call = bracketed(f"{name} = {called}", passed(method), "", "            ")
+    return ["        try:", *call, "        finally:", f"            del {dropped}"]
+
+
+def drops(method: Method) -> bool:
+    """Tell whether a method drops, whatever happens, all of its parameters that are to be dropped."""
+    ends = [node for step in method.body if isinstance(step, ast.Try) for node in step.finalbody]
+    deleted = [target for node in ends if isinstance(node, ast.Delete) for target in node.targets]
+    return set(written(method)) <= {ast.unparse(target) for target in deleted}
 
 
 def coroutine(kind: ast.ClassDef, method: Method) -> list[str] | None:
@@ -227,6 +261,8 @@ def making(kind: ast.ClassDef, method: Method) -> list[str] | None:
     """Render `__init__`: a client makes its twin, a handle is given it."""
     if method.name != "__init__":
         return None
+    if kind.name == "AsyncLeadLex" and not drops(method):
+        return None
     if kind.name != "AsyncLeadLex":
         pump = ["        self._pump = Pump(bridge, wrapped)"] if _is_stream(kind) else []
         generic = "[T]" if kind.name == "AsyncPager" else ""
@@ -238,10 +274,7 @@ def making(kind: ast.ClassDef, method: Method) -> list[str] | None:
         ]
     return [
         *head(method),
-        "        try:",
-        *bracketed(f"self._wrapped = {kind.name}", passed(method), "", "            "),
-        "        finally:",
-        "            del api_key",
+        *dropping("self._wrapped", kind.name, method),
         "        self._bridge = Bridge(self._wrapped.aclose)",
         "",
         "    @classmethod",
@@ -293,6 +326,11 @@ def _is_plain(method: Method) -> bool:
     return not method.decorator_list or _decorator(method) in ("property", "classmethod")
 
 
+def _is_discreet(method: Method) -> bool:
+    """Tell whether no frame of a method holds what people wrote while it waits."""
+    return method.name.startswith("__") or drops(method)
+
+
 # The file ----------------------------------------------------------------------------------------------------------
 
 
@@ -316,7 +354,7 @@ def rendered_class(kind: ast.ClassDef) -> list[str]:
 
 def rendered_method(kind: ast.ClassDef, node: ast.stmt) -> list[str]:
     """Render one method by the first rule that knows its shape."""
-    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and _is_plain(node):
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and _is_plain(node) and _is_discreet(node):
         for rule in _METHODS:
             lines = rule(kind, node)
             if lines is not None:

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, Generic, Literal, TypeVar
 from urllib.parse import quote, urlencode
 
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 
 from ._config import whole
 from ._errors import ConfigurationError, discreet, refuse
@@ -61,6 +61,8 @@ CLOCK_SKEW: Final = 60.0
 class Operation(Generic[T]):
     """Say what one call of the API is.
 
+    What was asked is no part of a field's repr: tools that show locals look at the fields, whatever the class says.
+
     Args:
         name: What it is called in logs.
         method: The HTTP method.
@@ -81,10 +83,10 @@ class Operation(Generic[T]):
 
     name: str
     method: str
-    path: str
+    path: str = field(repr=False)
     read: Callable[[Any, Meta], T]
-    query: str = ""
-    body: bytes | None = None
+    query: str = field(default="", repr=False)
+    body: bytes | None = field(default=None, repr=False)
     repeat: Repeat = "free"
     costs: bool = False
     permission: Permission | None = None
@@ -208,6 +210,7 @@ def check_key_life(operation: Operation[Any], now: float) -> None:
     )
 
 
+@discreet
 def conversations(
     *,
     search: object,
@@ -256,6 +259,7 @@ def conversation(id: object, *, include_tool_steps: object, limit: object) -> Op
     )
 
 
+@discreet
 def tasks(*, status: object) -> Operation[list[Task]]:
     """Describe `GET /v1/lexi/tasks`."""
     return Operation(
@@ -282,6 +286,7 @@ def approve_task(id: object) -> Operation[TaskDecision]:  # noqa: A002  # API
     )
 
 
+@discreet
 def dismiss_task(id: object, *, reason: object) -> Operation[TaskDecision]:  # noqa: A002  # API
     """Describe `POST /v1/lexi/tasks/{id}/dismiss`."""
     return Operation(
@@ -299,6 +304,7 @@ _METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE"})
 _PLAIN_PATH = re.compile(r"(?:/[A-Za-z0-9._~!$'()*,;:@%-]+)+/?")
 
 
+@discreet
 def request(method: object, path: object, *, json: object, params: object) -> Operation[RawReply]:
     """Describe any other endpoint."""
     if not isinstance(method, str) or method.upper() not in _METHODS:

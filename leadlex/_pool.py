@@ -6,13 +6,12 @@ Rule: this is the only room that knows httpcore's inside, and it decides nothing
 from __future__ import annotations
 
 import ipaddress
-import math
 import os
 import re
 import socket
 import ssl
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -29,8 +28,9 @@ import httpx
 from anyio import RunFinishedError
 from anyio.lowlevel import EventLoopToken, current_token
 
+from ._alarm import Limit
 from ._config import Settings
-from ._errors import ClientClosedError, ConfigurationError, refuse
+from ._errors import ClientClosedError, ConfigurationError, discreet, refuse
 
 SHARDS: Final = 32
 KEEPALIVE: Final = 5.0
@@ -81,7 +81,22 @@ class HealedPool(httpcore.AsyncConnectionPool):
 
 
 def _is_clean(connection: Any) -> bool:  # noqa: ANN401  # httpcore's, perhaps in one that tunnels
-    return connection.is_idle() and not _layers(connection)[-1]._h11_state.trailing_data[0]  # noqa: SLF001  # not public
+    if not connection.is_idle():
+        return False
+    parser = _layers(connection)[-1]
+    secure = parser._network_stream.get_extra_info("ssl_object")  # noqa: SLF001  # not public
+    return not (parser._h11_state.trailing_data[0] or (secure and _has_more(secure)))  # noqa: SLF001  # not public
+
+
+def _has_more(secure: ssl.SSLObject) -> bool:
+    """Tell whether TLS holds more than was read: what came together with an answer left the socket with it."""
+    try:
+        secure.read(1)
+    except ssl.SSLWantReadError:
+        return False
+    except ssl.SSLError:
+        pass
+    return True
 
 
 def _layers(connection: Any) -> list[Any]:  # noqa: ANN401  # httpcore's
@@ -140,6 +155,64 @@ class _Blocks(AsyncIterator[bytes]):
         return bytes(data)
 
 
+# Connecting --------------------------------------------------------------------------------------------------------
+
+
+class Patient(httpcore.AsyncNetworkBackend):
+    """Connect and write as httpcore does, by clocks that look for what is there before they are believed."""
+
+    def __init__(self) -> None:
+        self._inner: Any = httpcore.AnyIOBackend()  # under trio too
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,  # noqa: ASYNC109  # httpcore's
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        """Open a connection.
+
+        Raises:
+            httpcore.ConnectTimeout: There was none in time.
+        """
+        with Limit(timeout):
+            return _patient(await self._inner.connect_tcp(host, port, None, local_address, socket_options))
+        raise httpcore.ConnectTimeout
+
+
+def _patient(stream: httpcore.AsyncNetworkStream) -> httpcore.AsyncNetworkStream:
+    # Not `read`: what is there is read in the turn in which its clock rings, and each event would cost more.
+    changed = cast("Any", stream)
+    changed.write, changed.start_tls = partial(_write, stream.write), partial(_start_tls, stream, stream.start_tls)
+    return stream
+
+
+async def _write(write: Any, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ANN401, ASYNC109  # httpcore's
+    with Limit(timeout) as scope:
+        await write(buffer)
+    if scope.cancelled_caught:
+        raise httpcore.WriteTimeout
+
+
+async def _start_tls(
+    stream: httpcore.AsyncNetworkStream,
+    start_tls: Any,  # noqa: ANN401  # httpcore's
+    ssl_context: ssl.SSLContext,
+    server_hostname: str | None = None,
+    timeout: float | None = None,  # noqa: ASYNC109  # httpcore's
+) -> httpcore.AsyncNetworkStream:
+    try:
+        with Limit(timeout):
+            return _patient(await start_tls(ssl_context, server_hostname))
+        raise httpcore.ConnectTimeout  # noqa: TRY301  # closes below
+    except BaseException:
+        with anyio.move_on_after(_CLOSING, shield=True):
+            await stream.aclose()
+        raise
+
+
 class Places:
     """Bound how many connections there may be at once.
 
@@ -161,11 +234,10 @@ class Places:
             self._free.acquire_nowait()
         except anyio.WouldBlock:
             seconds = request.extensions["timeout"]["pool"]
-            with anyio.move_on_after(seconds) as scope:
-                await self._free.acquire()
-            if scope.cancelled_caught:
-                await request.extensions["trace"]("pool.acquire.failed", {})
-                raise httpx.PoolTimeout(f"all {self._limit} connections are in use by open streams and calls") from None
+            with Limit(seconds):
+                return await self._free.acquire()
+            await request.extensions["trace"]("pool.acquire.failed", {})
+            raise httpx.PoolTimeout(f"all {self._limit} connections are in use by open streams and calls") from None
 
     def give_back(self) -> None:
         """Free a place."""
@@ -185,6 +257,7 @@ class PooledTransport(httpx.AsyncBaseTransport):
 
     def __init__(self, ssl_context: ssl.SSLContext | None, proxy: httpcore.Proxy | None, max_connections: int) -> None:
         self._places = Places(max_connections)
+        network = Patient()
         self._shards = [
             HealedPool(
                 ssl_context=ssl_context,
@@ -192,6 +265,7 @@ class PooledTransport(httpx.AsyncBaseTransport):
                 max_connections=None,
                 keepalive_expiry=KEEPALIVE,
                 socket_options=socket_options(),
+                network_backend=network,
             )
             for _ in range(min(SHARDS, max_connections))
         ]
@@ -319,6 +393,7 @@ def tls_context() -> ssl.SSLContext:
         raise ConfigurationError(f"SSL_CERT_FILE or SSL_CERT_DIR can't be used: {reason}.") from None
 
 
+@discreet
 def environment_proxy(place: str, context: ssl.SSLContext | None) -> httpcore.Proxy | None:
     """Find the proxy for https to a place, if any.
 
@@ -409,11 +484,11 @@ class Home:
         is_closed = getattr(self._token.native_token, "is_closed", bool)
         return self._process != os.getpid() or self.client.is_closed or is_closed()
 
-    def waiting(self, seconds: float = math.inf) -> anyio.CancelScope:
+    def waiting(self, seconds: float | None = None) -> Limit:
         """Return a scope for what is to end after so many seconds, and when the client is closed."""
-        scope = anyio.move_on_after(max(0.0, seconds))
-        self._waits.add(scope)
-        return scope
+        limit = Limit(seconds)
+        self._waits.add(limit.scope)
+        return limit
 
     async def aclose(self) -> None:
         """End what runs, and close the connections."""

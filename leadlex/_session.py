@@ -1,57 +1,160 @@
 """Connections over aiohttp, which has one pool for any number of streams.
 
 Rule: aiohttp moves bytes and decides nothing: it repeats, decodes, redirects and times nothing, and keeps no cookies.
-
-It gives no trace of httpcore's, so a request counts as sent from the moment it is handed over (`_retry.Progress`), and
-it looks up no read timeout again, so `_body.Clocks` counts the idle time.
+What it does is told to the request's trace in httpcore's words, so that how far an attempt came is known here too.
 """
 
 from __future__ import annotations
 
 import asyncio
 import io
+import select
 import socket
 import ssl
-from functools import lru_cache
+from collections.abc import Awaitable, Callable
+from functools import lru_cache, partial
 from typing import Any, Final, Self
+from weakref import WeakSet
 
 import aiohttp
 import httpx
+from aiohttp.http_exceptions import HttpProcessingError, TransferEncodingError
 from anyio.lowlevel import cancel_shielded_checkpoint
 from yarl import URL
 
+from ._alarm import Alarm, Limit, alarm_here
 from ._errors import ConfigurationError
 from ._pool import KEEPALIVE, Held, Places, environment_proxy, socket_options
 
 _PIECE: Final = 64 << 10
 """Bytes of a request's body that are written at once."""
 
-# The first that fits; None is aiohttp's own words.
-_KINDS: Final[tuple[tuple[type[Exception], type[httpx.TransportError], str | None], ...]] = (
-    (aiohttp.ConnectionTimeoutError, httpx.ConnectTimeout, None),
-    (TimeoutError, httpx.WriteTimeout, None),
-    (aiohttp.ClientConnectorError, httpx.ConnectError, None),
-    (aiohttp.ClientHttpProxyError, httpx.ProxyError, None),
-    (aiohttp.ServerDisconnectedError, httpx.RemoteProtocolError, "Server disconnected without sending a response"),
-    (aiohttp.ClientResponseError, httpx.RemoteProtocolError, None),
+_FIELD: Final = 16 << 10
+"""Bytes of a head's longest line; aiohttp's own 8 KiB and 128 fields are less than proxies send."""
+
+_FIELDS: Final = 1000
+
+_UNTIMED: Final = aiohttp.ClientTimeout()
+"""The clocks are our own: aiohttp's would be believed before what is there was read."""
+
+# The first that fits.
+_KINDS: Final[tuple[tuple[type[Exception], type[httpx.TransportError]], ...]] = (
+    (aiohttp.ConnectionTimeoutError, httpx.ConnectTimeout),
+    (TimeoutError, httpx.WriteTimeout),
+    (aiohttp.ClientConnectorError, httpx.ConnectError),
+    (aiohttp.ClientHttpProxyError, httpx.ProxyError),
+    (aiohttp.ServerDisconnectedError, httpx.RemoteProtocolError),
+    (aiohttp.ClientResponseError, httpx.RemoteProtocolError),
+    (HttpProcessingError, httpx.RemoteProtocolError),
 )
 
 
 def _translated(error: Exception) -> httpx.TransportError:
     """Return httpx's word for an exception, without that itself: it holds the request's headers, and so the key."""
-    for kind, told, words in _KINDS:
-        if isinstance(error, kind):
-            return told(words or str(error))
-    return httpx.ReadError(str(error))
+    kind = next((told for known, told in _KINDS if isinstance(error, known)), httpx.ReadError)
+    # A bad chunk that comes in one read with its head takes that along: an answer began, and is lost.
+    told = (httpx.ReadError if "chunk" in str(error).lower() else kind)(_words(error))
+    told.__cause__ = _root(error)
+    return told
 
 
-async def _once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+def _words(error: Exception) -> str:
+    """Return what aiohttp says, without the URL of the request."""
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        return "Server disconnected without sending a response"
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        return f"{error.status} {error.message}"
+    if isinstance(error, aiohttp.ClientResponseError | HttpProcessingError):
+        return error.message
+    return "" if isinstance(error, TimeoutError) else str(error)
+
+
+def _root(error: Exception) -> BaseException | None:
+    """Return what the system or TLS said, by which the ways to fail are told apart; it holds nothing of a request."""
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return error.certificate_error
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return socket.gaierror(*error.os_error.args)  # a resolver of aiohttp's own says it otherwise
+    return error.os_error if isinstance(error, aiohttp.ClientConnectorError) else None
+
+
+_Tell = Callable[[str, dict[str, Any]], Awaitable[None]]
+
+
+class _Request(aiohttp.ClientRequest):
+    """A request that says when it begins to be written."""
+
+    tell: _Tell
+
+    async def send(self, conn: aiohttp.connector.Connection) -> aiohttp.ClientResponse:
+        """Send it; whoever makes the connection does not call this."""
+        await self.tell("http11.send_request_headers.started", {})
+        return await super().send(conn)
+
+
+async def _once(
+    tell: _Tell, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
     # aiohttp sends a GET, PUT or DELETE again when a kept connection breaks, but not after an error it does not know.
+    request.tell = tell  # type: ignore[attr-defined]  # it is one of ours
     try:
         return await handler(request)
+    except aiohttp.ClientHttpProxyError as error:
+        await tell("http11.receive_response_headers.complete", {"return_value": (b"", error.status)})
+        told = _translated(error)
     except (aiohttp.ClientError, OSError) as error:
         told = _translated(error)
     raise told
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Connections that are used again only where nothing came on them since the last answer."""
+
+    def __init__(self, **options: Any) -> None:  # noqa: ANN401  # aiohttp's
+        super().__init__(**options)
+        self._used = WeakSet[Any]()
+
+    async def connect(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[Any],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109  # aiohttp's
+    ) -> Any:  # noqa: ANN401  # aiohttp's
+        """Give a connection.
+
+        Raises:
+            TimeoutError: There was none in time.
+        """
+        with Limit(timeout.connect):
+            made = await super().connect(req, traces, _UNTIMED)
+            while made.protocol in self._used and not _is_clean(made):
+                _cut(made)
+                made.close()
+                made = await super().connect(req, traces, _UNTIMED)
+            self._used.add(made.protocol)
+            return made
+        raise TimeoutError
+
+
+def _is_clean(connection: Any) -> bool:  # noqa: ANN401  # aiohttp's
+    """Tell whether nothing came on an idle connection: a whole answer, the head of one, or bytes nobody read yet."""
+    protocol = connection.protocol
+    if protocol.should_close or _is_readable(connection.transport.get_extra_info("socket")):
+        return False
+    return not protocol._parser.feed_eof()  # noqa: SLF001  # nowhere public
+
+
+def _cut(connection: Any) -> None:  # noqa: ANN401  # aiohttp's
+    # Closed politely, TLS would wait half a minute for a silent peer's goodbye.
+    connection.protocol.abort()
+
+
+def _is_readable(raw: socket.socket) -> bool:
+    if not hasattr(select, "poll"):  # Windows
+        return bool(select.select([raw], [], [], 0)[0])
+    poll = select.poll()
+    poll.register(raw, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 class SessionTransport(httpx.AsyncBaseTransport):
@@ -74,23 +177,31 @@ class SessionTransport(httpx.AsyncBaseTransport):
         Raises:
             ConfigurationError: No asyncio loop runs.
         """
-        session, times = self._open_session(), request.extensions["timeout"]
+        session, times, tell = self._open_session(), request.extensions["timeout"], request.extensions["trace"]
         await self._places.take(request)
         try:
+            place = f"{request.url.host}:{request.url.port or 443}"
+            proxy = self._proxy(request.url.scheme, place)
+            first = URL(proxy["proxy"]) if proxy else request.url
+            await tell("connection.connect_tcp.started", {"host": first.host, "port": first.port})
             answer = await session.request(
                 request.method,
                 # As it is: a URL that is parsed is also normalised.
                 URL(str(request.url), encoded=True),
                 headers=request.headers.multi_items(),
-                data=_data(request.content, times["write"]),
+                data=_Paced(request.content, times["write"], tell) if request.content else None,
                 timeout=aiohttp.ClientTimeout(connect=times["connect"]),
                 allow_redirects=False,
-                **self._proxy(request.url.scheme, f"{request.url.host}:{request.url.port or 443}"),
+                middlewares=(partial(_once, tell),),
+                **proxy,
             )
+            seen = {"return_value": (b"", answer.status, b"", answer.raw_headers)}
+            await tell("http11.receive_response_headers.complete", seen)
         except BaseException:
             self._places.give_back()
             raise
-        return httpx.Response(answer.status, headers=answer.raw_headers, stream=Held(_Body(answer), self._places))
+        body = _Body(answer, times)
+        return httpx.Response(answer.status, headers=answer.raw_headers, stream=Held(body, self._places))
 
     async def aclose(self) -> None:
         """Close all connections; requests under way break."""
@@ -103,21 +214,34 @@ class SessionTransport(httpx.AsyncBaseTransport):
                 asyncio.get_running_loop()
             except RuntimeError:
                 raise ConfigurationError("aiohttp_client runs under asyncio only; leave it out under trio.") from None
+            connector = _Connector(ssl=self._context, limit=0, keepalive_timeout=KEEPALIVE, socket_factory=_socket)
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(
-                    ssl=self._context, limit=0, keepalive_timeout=KEEPALIVE, socket_factory=_socket
-                ),
+                connector=connector,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
-                middlewares=(_once,),
+                request_class=_Request,
+                max_line_size=_FIELD,
+                max_field_size=_FIELD,
+                max_headers=_FIELDS,
             )
         return self._session
 
 
 class _Body(httpx.AsyncByteStream):
-    def __init__(self, answer: aiohttp.ClientResponse) -> None:
+    def __init__(self, answer: aiohttp.ClientResponse, times: dict[str, float]) -> None:
         self._answer = answer
+        self._times = times
+        self._alarm: Alarm = alarm_here()
         self._error: httpx.TransportError | None = None
+        connection: Any = answer.connection
+        if connection is not None:  # its body is not whole yet
+            connection.protocol.closed.add_done_callback(self._note_closed)
+
+    def _note_closed(self, closed: asyncio.Future[None]) -> None:
+        """Tell whoever reads of a body that was no HTTP: aiohttp closes the connection, and lets the reader wait."""
+        content = self._answer.content
+        if not (closed.cancelled() or closed.exception() or content.is_eof() or content.exception()):
+            content.set_exception(TransferEncodingError("The body is no HTTP"))
 
     def __aiter__(self) -> Self:
         return self
@@ -131,8 +255,10 @@ class _Body(httpx.AsyncByteStream):
     async def _read(self) -> bytes:
         content = self._answer.content
         try:
-            return await content.readany()
-        except (aiohttp.ClientError, OSError, RuntimeError) as error:
+            with Limit(self._times["read"], self._alarm):
+                return await content.readany()
+            raise httpx.ReadTimeout("")
+        except (aiohttp.ClientError, HttpProcessingError, OSError, RuntimeError) as error:
             self._error = _translated(error)
         # What came before the break is still there, behind the exception.
         content.set_exception(None)  # type: ignore[arg-type]  # it only keeps it
@@ -140,17 +266,20 @@ class _Body(httpx.AsyncByteStream):
 
     async def aclose(self) -> None:
         """Give the connection back if the body was read to its end, else close it."""
+        if self._answer.connection is not None:
+            _cut(self._answer.connection)
         self._answer.close()
         # asyncio closes a socket in the next turn of its loop.
         await cancel_shielded_checkpoint()
 
 
 class _Paced(aiohttp.BytesIOPayload):
-    """Write a large body piece by piece, each in time: aiohttp has no clock for it."""
+    """Write a body piece by piece, each in time, for which aiohttp has no clock; tell when all is written."""
 
-    def __init__(self, content: bytes, seconds: float) -> None:
+    def __init__(self, content: bytes, seconds: float, tell: _Tell) -> None:
         super().__init__(io.BytesIO(content))
         self._seconds = seconds
+        self._tell = tell
 
     async def write_with_length(self, writer: Any, content_length: int | None) -> None:  # noqa: ANN401, ARG002  # aiohttp's
         """Write all of it.
@@ -160,16 +289,17 @@ class _Paced(aiohttp.BytesIOPayload):
         """
         try:
             while piece := self._value.read(_PIECE):
-                async with asyncio.timeout(self._seconds):
-                    await writer.write(piece)
+                await self._write(writer, piece)
+            await self._tell("http11.send_request_body.complete", {})
         except BaseException:
             # Closed politely, a socket would wait for its last bytes to be taken.
             writer.transport.abort()
             raise
 
-
-def _data(content: bytes, seconds: float) -> bytes | _Paced | None:
-    return (content if len(content) <= _PIECE else _Paced(content, seconds)) or None
+    async def _write(self, writer: Any, piece: bytes) -> None:  # noqa: ANN401  # aiohttp's
+        with Limit(self._seconds):
+            return await writer.write(piece)  # type: ignore[no-any-return]  # nothing
+        raise TimeoutError
 
 
 def _socket(address: tuple[Any, ...]) -> socket.socket:

@@ -80,7 +80,7 @@ class LeadLex:
                 http_client=http_client,
             )
         finally:
-            del api_key
+            del api_key, base_url, headers
         self._bridge = Bridge(self._wrapped.aclose)
 
     @classmethod
@@ -150,7 +150,7 @@ class LeadLex:
         try:
             twin = self._wrapped.chat(message, conversation_id=conversation_id, context=context)
         finally:
-            del message
+            del message, context
         return self._bridge.call(twin)
 
     def stream_chat(
@@ -195,7 +195,7 @@ class LeadLex:
                 first_sent=first_sent,
             )
         finally:
-            del message
+            del message, context
         return ChatStream(twin, self._bridge)
 
     def conversations(
@@ -229,15 +229,18 @@ class LeadLex:
 
         Source: `GET /v1/lexi/conversations`.
         """
-        twin = self._wrapped.conversations(
-            search=search,
-            user_id=user_id,
-            contact_id=contact_id,
-            deal_id=deal_id,
-            archived=archived,
-            page=page,
-            per_page=per_page,
-        )
+        try:
+            twin = self._wrapped.conversations(
+                search=search,
+                user_id=user_id,
+                contact_id=contact_id,
+                deal_id=deal_id,
+                archived=archived,
+                page=page,
+                per_page=per_page,
+            )
+        finally:
+            del search
         return Pager(twin, self._bridge)
 
     def conversation(self, id: str, *, include_tool_steps: bool = False, limit: int = 200) -> Conversation:  # noqa: A002  # the contract's word
@@ -309,7 +312,11 @@ class LeadLex:
 
         Source: `POST /v1/lexi/tasks/{id}/dismiss`.
         """
-        return self._bridge.call(self._wrapped.dismiss_task(id, reason=reason))
+        try:
+            twin = self._wrapped.dismiss_task(id, reason=reason)
+        finally:
+            del reason
+        return self._bridge.call(twin)
 
     def wait_for_task(self, id: str, *, timeout: float = 300, poll_interval: float = 5) -> Task:  # noqa: A002  # the contract's word
         """Wait until a task is completed, failed or dismissed, and return it.
@@ -347,7 +354,11 @@ class LeadLex:
             thread.chat("Find me 20 CEOs at law firms in New York")
             thread.chat("Filter to only New York")
         """
-        return Thread(self._wrapped.thread(conversation_id, context=context), self._bridge)
+        try:
+            twin = self._wrapped.thread(conversation_id, context=context)
+        finally:
+            del context
+        return Thread(twin, self._bridge)
 
     def request(
         self,
@@ -369,7 +380,11 @@ class LeadLex:
             raw = lexi.request("GET", "/v1/lexi/tasks", params={"status": "completed"})
             print(raw.data)
         """
-        return self._bridge.call(self._wrapped.request(method, path, json=json, params=params))
+        try:
+            twin = self._wrapped.request(method, path, json=json, params=params)
+        finally:
+            del json, params
+        return self._bridge.call(twin)
 
     def with_options(
         self,
@@ -396,7 +411,10 @@ class LeadLex:
             quick = lexi.with_options(timeout=10, retries=0)
             reply = quick.chat("Summarize my pipeline")
         """
-        twin = self._wrapped.with_options(timeout=timeout, retries=retries, resume=resume, headers=headers)
+        try:
+            twin = self._wrapped.with_options(timeout=timeout, retries=retries, resume=resume, headers=headers)
+        finally:
+            del headers
         return self._of(twin, self._bridge.lend())
 
     def close(self) -> None:

@@ -6,7 +6,7 @@ Rule: a thread adds the id and nothing else; every call is the client's.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -40,7 +40,8 @@ class AsyncThread:
     def __init__(self, transport: Transport, conversation_id: str | None, context: Mapping[str, Any] | None) -> None:
         self._transport = transport
         self._conversation_id = conversation_id
-        self._context = context
+        # A function, since a tool that reports the values of a line evaluates its attributes too.
+        self._context: Callable[[], Mapping[str, Any] | None] = lambda: context
         self._calling = False
         self._first: weakref.ref[Reading] | None = None
         self._transcript: Transcript | None = None
@@ -65,7 +66,7 @@ class AsyncThread:
             reply = await lexi.thread().chat("Summarize my pipeline")
         """
         try:
-            operation = _operations.chat(message, conversation_id=self._free_id(), context=self._context)
+            operation = _operations.chat(message, conversation_id=self._free_id(), context=self._context())
         finally:
             del message  # a traceback that shows locals must not show what was asked
         return await self._learn(operation)
@@ -94,7 +95,7 @@ class AsyncThread:
             operation = _operations.stream_chat(
                 message,
                 conversation_id=self._free_id(),
-                context=self._context,
+                context=self._context(),
                 allow_tools=allow_tools,
                 idempotency_key=idempotency_key,
                 first_sent=first_sent,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import random
+import sys
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -21,7 +22,15 @@ from attrs import define, field, frozen
 from ._body import MAX_ERROR, MAX_JSON, Clocks, Expired, GuardedText, Unusable, close, read_all
 from ._config import USER_AGENT, Settings
 from ._errors import ClientClosedError, LeadLexError
-from ._faults import Broken, Rejected, Translator, interrupted, without_traceback
+from ._faults import (
+    Broken,
+    Rejected,
+    Translator,
+    detach,
+    interrupted,
+    let_pass,
+    without_traceback,
+)
 from ._log import record
 from ._meta import Attempt, Charged, Meta, RateLimit
 from ._operations import Operation
@@ -94,6 +103,7 @@ class Call(Generic[T]):
     first_sent: datetime
     key_sent: float
     attempt_began: float
+    handled: BaseException | None
     attempts: int = 0
     tries: int = 0
     resumes: int = 0
@@ -142,6 +152,19 @@ class Opened:
     clocks: Clocks
 
 
+class DiscreetURL(httpx.URL):
+    """Be a URL of ours, whose query (a search, ids) httpx's own line on a request does not show."""
+
+
+def _without_query(line: logging.LogRecord) -> bool:
+    if isinstance(line.args, tuple):
+        line.args = tuple(arg.copy_with(query=None) if type(arg) is DiscreetURL else arg for arg in line.args)
+    return True
+
+
+logging.getLogger("httpx").addFilter(_without_query)
+
+
 @lru_cache(maxsize=16)
 def _parsed(url: str) -> httpx.URL:
     return httpx.URL(url)
@@ -182,11 +205,15 @@ class Transport:
             LeadLexError: It could not be had; the error says what was charged.
         """
         call = self.begin(operation)
-        while True:
-            outcome = await self._attempt(call)
-            if not isinstance(outcome, Broken):
-                return outcome
-            await self.again(call, outcome)
+        try:
+            while True:
+                outcome = await self._attempt(call)
+                if not isinstance(outcome, Broken):
+                    return outcome
+                await self.again(call, outcome)
+        except BaseException as error:
+            let_pass(error, call.handled)
+            raise
 
     def begin(self, operation: Operation[T]) -> Call[T]:
         """Open the record of a call."""
@@ -200,6 +227,7 @@ class Transport:
             first_sent=first_sent,
             key_sent=now - max(0.0, wall - first_sent.timestamp()),
             attempt_began=now,
+            handled=sys.exception(),
         )
 
     async def _attempt(self, call: Call[T]) -> T | Broken:
@@ -272,13 +300,12 @@ class Transport:
         home = self.homes.here()
         call.attempts += 1
         call.attempt_began = self.time.now()
-        request = self._request(call)
         call.progress.handed_over = True
-        response = await home.client.send(request, stream=True, auth=None, follow_redirects=False)
+        response = await home.client.send(self._request(call), stream=True, auth=None, follow_redirects=False)
         home.responses.add(response)
         # httpcore looks the read timeout up again for the body; until the head, Lexi may think. Who is not httpcore,
         # and so gives no trace of it, may not look.
-        request.extensions["timeout"]["read"] = clocks.idle
+        response.request.extensions["timeout"]["read"] = clocks.idle
         clocks.counts_idle = not call.progress.traced
         return response
 
@@ -291,13 +318,16 @@ class Transport:
             if progress.status is None:  # a proxy's answer is a part of connecting, Lexi's takes its time
                 times["read"] = None if progress.started else timeout.connect
 
-        return httpx.Request(
+        request = httpx.Request(
             call.operation.method,
             self._url(call.operation),
             headers=self._headers(call.operation),
             content=call.operation.body,
             extensions={"timeout": times, "trace": trace},
         )
+        if call.operation.query:
+            request.url = DiscreetURL(request.url)
+        return request
 
     def _url(self, operation: Operation[Any]) -> httpx.URL:
         # A parsed URL is kept only where it names an endpoint: ids and searches are not for keeping.
@@ -324,7 +354,7 @@ class Transport:
         if len(raw) > MAX_HEADERS:
             raise Unusable("it has too many headers")
         for name, value in raw:
-            headers.setdefault(name.lower().decode("latin-1"), masked(value.decode("utf-8", "replace")))
+            headers.setdefault(masked(name.lower().decode("latin-1")), masked(value.decode("utf-8", "replace")))
         rate_limit = rate_limit_of(headers)
         if rate_limit != RateLimit():
             self.seen.rate_limit = rate_limit
@@ -377,6 +407,7 @@ class Transport:
 
     def broken(self, call: Call[Any], error: Exception) -> Broken:
         """Translate whatever ended an attempt."""
+        detach(error, call.handled)
         if isinstance(error, Rejected):
             return error.broken
         if self.homes.closed:

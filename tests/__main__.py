@@ -27,10 +27,10 @@ SIDE_BY_SIDE = ("-n", "2", "--dist", "worksteal")
 SUMMARY = re.compile(r"\b\d+ (?:passed|failed|skipped|deselected|errors?)\b.* in \d|no tests ran in \d")
 
 
-def started(words: Sequence[str]) -> subprocess.Popen[str]:
-    """Start a module with this very interpreter, its two outputs in one pipe."""
+def started(words: Sequence[str], python: str = sys.executable) -> subprocess.Popen[str]:
+    """Start a module, by default with this very interpreter, its two outputs in one pipe."""
     return subprocess.Popen(
-        [sys.executable, "-m", *words],
+        [python, "-m", *words],
         cwd=ROOT,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -57,11 +57,11 @@ def passes(name: str, *words: str) -> bool:
     return run.returncode == 0
 
 
-def run_tests(words: Sequence[str]) -> tuple[bool, str]:
+def run_tests(words: Sequence[str], python: str = sys.executable) -> tuple[bool, str]:
     """Run pytest, print what it says as it comes, and return whether it passed and its summary line."""
     say("pytest")
     summary = ""
-    with started(words) as run:
+    with started(words, python) as run:
         for line in run.stdout or ():
             if SUMMARY.search(line):
                 summary = line.rstrip()

@@ -25,7 +25,7 @@ FLOORS = (
     ("_meta", "_events", "_models", "_green"),
     ("_errors", "_config", "_log"),
     ("_wire", "_operations", "_retry", "_replay"),
-    ("_pool", "_session", "_aiohttp", "_body", "_faults", "_transport"),
+    ("_alarm", "_pool", "_session", "_aiohttp", "_body", "_faults", "_transport"),
     ("_stream", "_pager", "_threads", "_tasks"),
     ("_client",),
     ("_bridge",),
@@ -61,7 +61,9 @@ PARTIES: Mapping[str, frozenset[str] | None] = {
             "pytest_plugin",
         }
     ),
-    "anyio": frozenset({"_pool", "_session", "_body", "_transport", "_stream", "_pager", "_bridge", "pytest_plugin"}),
+    "anyio": frozenset(
+        {"_alarm", "_pool", "_session", "_body", "_transport", "_stream", "_pager", "_bridge", "pytest_plugin"}
+    ),
     "aiohttp": frozenset({"_session"}),
     "yarl": frozenset({"_session"}),  # aiohttp's URLs
     "starlette": frozenset({"sandbox"}),
@@ -69,7 +71,7 @@ PARTIES: Mapping[str, frozenset[str] | None] = {
     "rich": frozenset({"cli"}),
     "pytest": frozenset({"pytest_plugin"}),
 }
-SLEEPS_IN = "_transport"
+SLEEPS_IN = frozenset({"_alarm", "_transport"})
 PATHS_IN = frozenset({"_operations", "sandbox"})
 
 
@@ -326,7 +328,7 @@ def sleepers(house: Sources) -> list[str]:
     return [
         f"{module}:{line} sleeps"
         for module, text in house.items()
-        if room_of(module) not in (SLEEPS_IN, *APPS)
+        if room_of(module) not in (*SLEEPS_IN, *APPS)
         for line in _sleeps(ast.parse(text))
     ]
 

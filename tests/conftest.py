@@ -15,6 +15,7 @@ _ran = pytest.StashKey[dict[str, set[str]]]()
 def pytest_configure(config: pytest.Config) -> None:
     """Declare the markers."""
     config.addinivalue_line("markers", "row(*ids): proves these rows of the fault matrix")
+    config.addinivalue_line("markers", "trio: runs under trio, though its name does not say so (see tests.versions)")
     config.addinivalue_line("markers", "heavy: a campaign that takes minutes; run with -m heavy")
     config.stash[_ran] = {}
     config.pluginmanager.register(_Rows(config.stash[_ran]))

@@ -30,7 +30,6 @@ from leadlex import (
     _bridge,
     _green,
     _log,
-    _retry,
 )
 from leadlex._bridge import BUFFER, Bridge, _Call, _drive
 from tests.matrix.oracles import AT_ONCE, PATIENT
@@ -397,7 +396,6 @@ class Forked:
     def __enter__(self) -> Self:
         self._parent = os.getpid()
         self._patch.setattr(os, "getpid", lambda: self._parent + 1)
-        _retry._unlock_all()
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -26,7 +26,7 @@ from leadlex import ConfigurationError
 from leadlex.sandbox import Sandbox
 from tests.support.captures import LONG, text_of
 from tests.support.faces import API_KEY
-from tests.support.lexi import CHAT, Cut, LexiScript, Slow
+from tests.support.lexi import CHAT, Cut, LexiScript, Lost, Slow
 from tests.support.programs import Ended, Python, pythons
 from tests.support.resources import no_leaks
 from tests.support.server import ScriptedServer
@@ -131,6 +131,32 @@ print(threads() == before)
 """
     with ScriptedServer(SLOW) as server:
         assert_all_true(python.run(GEVENT + CALLS + source, server.url), 7)
+
+
+@needs("gevent")
+def test_a_greenlet_that_is_killed() -> None:
+    """A greenlet that is killed, or whose gevent.Timeout runs out, ends its request; the others and Ctrl-C go on."""
+    source = """
+lexi = leadlex.LeadLex()
+victims = [gevent.spawn(lexi.chat, "Hi") for _ in range(2)]
+while victims:
+    gevent.sleep(0.2)
+    victims.pop().kill()
+try:
+    with gevent.Timeout(0.2):
+        lexi.chat("Hi")
+except gevent.Timeout:
+    print(len(lexi.tasks()))
+lexi.chat("Hi")
+"""
+    script = LexiScript(chat_fault=Lost("stall"), times=None)
+    with ScriptedServer(script) as server, FRESH.start(GEVENT + "import leadlex\n" + source, server.url) as program:
+        program.wait_for("1")
+        assert server.wait_for_disconnect(count=3)
+        assert server.wait_for_requests(5)
+        program.send(signal.SIGINT)
+        ended = program.end()
+    assert (ended.code, ended.errors.rstrip().endswith("KeyboardInterrupt")) == (-signal.SIGINT, True), ended
 
 
 @needs("gevent")
@@ -365,13 +391,14 @@ sandbox.stop()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows does not fork")
+@pytest.mark.parametrize("python", pythons(), ids=lambda python: python.version)
 @pytest.mark.parametrize("name", FORKS_IN_C)
-def test_forks_in_c(name: str) -> None:
+def test_forks_in_c(name: str, python: Python) -> None:
     """A fork that no hook of Python's tells of, as uWSGI's, is as good as any: the process's id tells."""
     source, count = FORKS_IN_C[name]
     fault = Cut(after=220, how="stall") if name == "read" else ()
     with ScriptedServer(LexiScript(stream=LONG, stream_fault=fault)) as server:
-        assert_all_true(LOADED.run(FORKED_IN_C + source, server.url), count)
+        assert_all_true(python.run(FORKED_IN_C + source, server.url), count)
 
 
 # Loading -----------------------------------------------------------------------------------------------------------

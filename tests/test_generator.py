@@ -165,6 +165,11 @@ UNKNOWN = {
     "unknown dunder of a listing": "    def __getitem__(self, page: int) -> Batched[int]:\n        return 1",
     "dunder that gives a copy": "    def __copy__(self) -> Self:\n        return self",
     "async dunder": "    async def __call__(self) -> int:\n        return 1",
+    "what people write is kept": "    async def odd(self, *, note: str) -> int:\n        return 1",
+    "what people write is dropped in part": (
+        "    async def odd(self, text: str, *, note: str) -> int:\n"
+        "        try:\n            return 1\n        finally:\n            del text"
+    ),
     "statement": "    print('odd')",
 }
 
@@ -213,13 +218,40 @@ def test_a_class_without_docstring_loses_nothing() -> None:
         _gen.generate(read)
 
 
+def test_a_client_that_keeps_what_it_was_given_is_refused() -> None:
+    """A client's options that are not known to be plain are dropped as a method's are."""
+
+    def read(room: str) -> str:
+        return _gen.read_room(room).replace("del api_key, ", "del ")
+
+    with pytest.raises(UnknownShape, match=r"_client\.py:\d+: no rule for AsyncLeadLex\.__init__"):
+        _gen.generate(read)
+
+
+def test_what_people_write_is_dropped() -> None:
+    """A parameter that is not known to be plain is dropped before anything waits, whatever happens."""
+    made = _gen.generate(
+        with_method(
+            "    async def one(self, id: str, *, note: str) -> int:\n"
+            "        try:\n            return 1\n        finally:\n            del note"
+        )
+    )
+    assert (
+        "        try:\n            twin = self._wrapped.one(id, note=note)\n"
+        "        finally:\n            del note\n        return self._bridge.call(twin)\n"
+    ) in made
+
+
 def test_known_shapes_are_rendered() -> None:
     """A coroutine, a handle, a property and a listing come out as calls of their twins."""
     text = with_method(
         "    async def one(self, id: str, *, limit: int = 1) -> int:\n        return 1\n\n"
         "    def two(self) -> AsyncThread:\n        return 1\n\n"
         "    @property\n    def three(self) -> int:\n        return 1\n\n"
-        "    def four(self) -> Batched[int]:\n        return 1\n"
+        "    def four(self) -> Batched[int]:\n        return 1\n\n"
+        "    async def five(self, conversation_id: str, contact_id: str, deal_id: str, user_id: str, "
+        "idempotency_key: str, method: str, path: str) -> int:\n"
+        "        return 1\n"
     )
     made = _gen.generate(text)
     assert "    def one(self, id: str, *, limit: int = 1) -> int:  # noqa: A002" in made
@@ -227,3 +259,6 @@ def test_known_shapes_are_rendered() -> None:
     assert "        return Thread(self._wrapped.two(), self._bridge)" in made
     assert "    @property\n    def three(self) -> int:\n        return self._wrapped.three\n" in made
     assert "    def four(self) -> Iterator[int]:\n        return Batches(self._bridge, self._wrapped.four())\n" in made
+    assert (
+        "        twin = self._wrapped.five(\n" in made or "        twin = self._wrapped.five(conversation_id, " in made
+    )

@@ -196,6 +196,7 @@ class TestThreads:
         with ScriptedServer(script) as server, no_leaks():
             face.run(scenario, base_url=server.url, retries=0)
 
+    @pytest.mark.trio
     def test_cancelled(self) -> None:
         """So does one whose reader was cancelled, even while its stream is held; it warns of nothing."""
 

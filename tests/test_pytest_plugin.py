@@ -67,6 +67,7 @@ def test_the_sync_client_talks_to_the_sandbox(lexi: LeadLex, leadlex_sandbox: Sa
     assert [request.path for request in leadlex_sandbox.requests] == ["/v1/lexi/chat"]
 
 
+@pytest.mark.trio
 def test_the_async_client_leaves_no_connection(async_lexi: AsyncLeadLex, leadlex_sandbox: Sandbox) -> None:
     """`async_lexi` can be used without closing it, in the loop of any plugin."""
 
@@ -78,6 +79,7 @@ def test_the_async_client_leaves_no_connection(async_lexi: AsyncLeadLex, leadlex
     assert len(leadlex_sandbox.requests) == 2
 
 
+@pytest.mark.trio
 def test_the_fixtures_work_where_every_warning_is_an_error(pytester: pytest.Pytester) -> None:
     """Under anyio's plugin and under none, on asyncio and trio, nothing is left open that Python would warn of."""
     pytester.makeconftest(CONFTEST)

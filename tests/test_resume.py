@@ -435,6 +435,7 @@ class TestContinued:
         assert (type(seen.error), seen.text, seen.stream.resumes) == (kind, FIRST, 0)
 
     @pytest.mark.parametrize("fault", [Lost("stall"), Answer(503, headers={"Retry-After": "50"})])
+    @pytest.mark.trio
     def test_closed_meanwhile(self, fault: Any) -> None:
         """Closed by another task while it waits for a continuation, or for its turn, a stream ends at once."""
 

@@ -1,13 +1,15 @@
-"""`python -m tests` says what passed, shows what failed, and ends with pytest's own summary."""
+"""`python -m tests` and `python -m tests.versions` say what passed, show what failed, and end with a summary."""
 
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests import __main__ as runner
+from tests import versions
 
 
 @pytest.fixture(autouse=True)
@@ -76,3 +78,12 @@ def test_without_arguments_coverage_is_asked_for(
     lines = capfd.readouterr().out.splitlines()
     assert [line for line in lines if re.match(r"coverage report +FAILED", line)]
     assert re.search(r"1 passed", lines[-1])
+
+
+def test_a_python_that_is_missing_is_told(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    """The versions can't be said to pass where an interpreter is missing, though a file of its name is there."""
+    nowhere = versions.Environment("nowhere", "3.0")
+    monkeypatch.setattr(versions, "ENVIRONMENTS", (nowhere, versions.ENVIRONMENTS[0]))
+    monkeypatch.setattr(versions, "places", lambda _: ["/dev/null", sys.executable])
+    assert versions.main(["nowhere"]) == 1
+    assert capfd.readouterr().out.splitlines()[-3:] == ["nowhere", "  Python 3.0 is not here", "  not run"]

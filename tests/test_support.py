@@ -844,6 +844,7 @@ class TestResources:
 
         anyio.run(main, backend=backend)
 
+    @pytest.mark.trio
     def test_worker_threads(self) -> None:
         """The threads that event loops keep for blocking calls don't count."""
 

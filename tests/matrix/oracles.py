@@ -264,7 +264,7 @@ def check_text(seen: Seen, truth: str) -> None:
         assert seen.error.idempotency_key
 
 
-def check_secrets(lines: Sequence[str], error: Exception | None, *secrets: str) -> None:
+def check_secrets(lines: Sequence[str], error: BaseException | None, *secrets: str) -> None:
     """Check O6: the key and the message's text are in no log record, error, pickle or captured local."""
     told = {"logs": "\n".join(lines), "error": "\n".join(shown(error)) if error else ""}
     for place, text in told.items():

@@ -6,9 +6,12 @@ import dataclasses
 import functools
 import gzip
 import json
+import socket
+import threading
 import time
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -23,12 +26,14 @@ from leadlex import (
     StreamInterruptedError,
     Timeout,
 )
-from tests.matrix.oracles import CALLS, CHARGED, REPEATED, Call, Seen, observe, spoiled
-from tests.support.answers import chunk, error_answer, last_chunk
+from tests.matrix.oracles import CALLS, CHARGED, REPEATED, Call, Seen, observe, over_tls, spoiled
+from tests.support.answers import chunk, error_answer, json_answer, last_chunk
 from tests.support.captures import CAPTURE, CAPTURE_EVENTS, encode_event
 from tests.support.faces import AsyncFace, Face
-from tests.support.lexi import BODIES, Cut, Ending, Fault, LexiScript, Lost, Plain, Raw
+from tests.support.lexi import BODIES, CHAT, Cut, Ending, Fault, LexiScript, Lost, Plain, Raw
+from tests.support.resources import no_leaks
 from tests.support.server import Connection, ScriptedServer, per_connection
+from tests.support.tls import authority_pem
 
 every_call = pytest.mark.parametrize("call", CALLS)
 json_call = pytest.mark.parametrize("call", ["get", "chat"])
@@ -150,8 +155,14 @@ def test_garbage(face: Face, call: Call, data: bytes) -> None:
 )
 def test_bad_chunk(face: Face, call: Call, bad: bytes) -> None:
     """A body whose chunks are broken broke off there: a stream is continued, a GET repeated, a chat left."""
-    good = HALF if call == "stream" else BODY[call][:20]
-    seen = meet(face, call, Raw(head(call, CHUNKED) + chunk(good) + bad), REPEATED[call])
+
+    def fault(connection: Connection, _: Plain) -> None:
+        connection.send(head(call, CHUNKED) + chunk(HALF if call == "stream" else BODY[call][:20]))
+        connection.sleep(0.05)  # aiohttp gives nothing of what came in one read with it
+        connection.send(bad)
+        connection.close()
+
+    seen = meet(face, call, fault, REPEATED[call])
     kind = StreamInterruptedError if call == "stream" else APIResponseError
     seen.expect(kind, charged=CHARGED[call], attempts=REPEATED[call])
     assert len(seen.events) == (4 if call == "stream" else 0)
@@ -440,6 +451,66 @@ def test_more_than_was_asked_for(face: Face, call: Call) -> None:
         observe(face, call, server).expect(None, attempts=1)
         assert server.connections == 2
         assert len(server.requests) == 2
+
+
+#: What a server may send while nobody asks: the last line is not even an answer's.
+UNASKED: Final = {
+    "an answer": EVIL,
+    "half an answer": EVIL[:30],
+    "a goodbye": b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+    "an interim answer": b"HTTP/1.1 103 Early Hints\r\n\r\n",
+    "garbage": b"HELO\r\n",
+}
+
+
+@pytest.mark.parametrize("polled", [True, False], ids=["read", "unread"])
+@pytest.mark.parametrize("unasked", UNASKED)
+@pytest.mark.row("C27")
+def test_unasked(face: Face, unasked: str, *, polled: bool) -> None:
+    """What comes on an idle connection answers nothing: the connection is not used again, read or not by then."""
+    sent = threading.Semaphore(0)
+
+    def push(connection: Connection) -> None:
+        message = connection.receive_request().json["message"]
+        connection.send(json_answer(200, {"data": {**CHAT, "response": message}}))
+        connection.wait_for(message)
+        connection.send(UNASKED[unasked])
+        sent.release()
+        connection.stall()
+
+    async def scenario(lexi: Any) -> None:
+        for number in range(20):
+            message = f"mark {number}"
+            assert (await lexi.chat(message)).response == message
+            server.release(message)
+            assert sent.acquire(timeout=5)
+            await face.sleep(0.002 * polled)
+
+    with no_leaks(), ScriptedServer(push) as server:
+        face.run(scenario, base_url=server.url, retries=0)
+        assert server.connections == 20
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_CORK"), reason="Linux sends two records at once when it is told to")
+@pytest.mark.row("C27")
+def test_unasked_in_tls(face: Face, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A second answer that comes with the first one, in a TLS record of its own, is not left for the next call."""
+    (tmp_path / "ca.pem").write_bytes(authority_pem())
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+
+    def twice(connection: Connection) -> None:
+        message = connection.receive_request().json["message"]
+        connection.send_together(json_answer(200, {"data": {**CHAT, "response": message}}), EVIL)
+        connection.drain()
+
+    async def scenario(lexi: Any) -> None:
+        for number in range(20):
+            message = f"mark {number}"
+            assert (await lexi.chat(message)).response == message
+
+    with no_leaks(), ScriptedServer(over_tls(twice)) as server:
+        face.run(scenario, base_url=f"https://127.0.0.1:{server.port}", retries=0)
+        assert server.connections == 20
 
 
 @pytest.mark.parametrize("then", ["rst", "drain"])

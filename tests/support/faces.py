@@ -1,5 +1,7 @@
 """One scenario, three faces: the async client under asyncio and under trio, and the sync client.
 
+A fourth is the async client over aiohttp, for what depends on who moves the bytes.
+
 A scenario is written once, as a coroutine function that gets the client:
 
     async def scenario(lexi):
@@ -161,6 +163,23 @@ class AsyncFace(Face):
         return [ends[number] for number in range(len(mains))]
 
 
+class AiohttpFace(AsyncFace):
+    """The async client over aiohttp."""
+
+    def __init__(self) -> None:
+        super().__init__("asyncio")
+        self.name = "aiohttp"
+
+    def make(self, *, max_connections: int = 1000, **options: Any) -> Any:
+        """Make a client."""
+        client = functools.partial(_leadlex().aiohttp_client, max_connections=max_connections)
+        return super().make(**{"http_client": client, **options})
+
+    def drive(self, main: Main[_T]) -> _T:
+        """Run in an event loop of its own."""
+        return anyio.run(main, backend="asyncio")
+
+
 class SyncFace(Face):
     """The sync client, through `Adapted`.
 
@@ -205,6 +224,8 @@ def _leadlex() -> Any:
 
 
 FACES: list[Face] = [AsyncFace("asyncio"), AsyncFace("trio"), SyncFace()]
+
+OVER_AIOHTTP: Face = AiohttpFace()
 
 every_face = pytest.mark.parametrize("face", FACES, ids=lambda face: face.name)
 

@@ -213,12 +213,17 @@ def pythons() -> tuple[Python, ...]:
     return (here, *(other for other in others if other is not None))
 
 
-def _find(version: str) -> Python | None:
+def places(version: str) -> list[str]:
+    """List where an interpreter may be: on the path, where it may be a shim that fails, and where managers keep it."""
     name = f"python{version}"
-    # Those of the path, and those installed beside the running one, as version managers do.
-    beside = sorted(Path(sys.base_prefix).parent.glob(f"*{version}*/bin/{name}"))
-    found = [shutil.which(name), *map(str, beside)]
-    return next((Python(version, path) for path in found if path and _loads(path)), None)
+    folders = [Path(sys.base_prefix).parent, Path(os.environ.get("PYENV_ROOT", "")) / "versions"]
+    kept = [str(path) for folder in folders for path in sorted(folder.glob(f"*{version}*/bin/{name}"))]
+    on_path = shutil.which(name)
+    return [on_path, *kept] if on_path else kept
+
+
+def _find(version: str) -> Python | None:
+    return next((Python(version, path) for path in places(version) if _loads(path)), None)
 
 
 def _loads(path: str) -> bool:

@@ -1,0 +1,139 @@
+"""The clocks of an event loop, believed only where the loop itself was on time.
+
+Rule: a clock that rings late tells of this side (a stopped process, a closed lid, ten thousand tasks) and nothing of
+the other one. What came meanwhile is there, and is read first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import sys
+from collections.abc import Callable
+from contextvars import Context
+from types import TracebackType
+from typing import Any, Final
+
+import anyio
+from anyio.lowlevel import RunVar, checkpoint, current_token
+
+MOMENT: Final = 0.1
+"""Seconds that a loop which was late gets to read what is there."""
+
+_LATE: Final = 1.5 * MOMENT
+"""Seconds after which a clock rang late; those that are due in another one's moment are not."""
+
+_TURNS: Final = 32
+"""How often a loop turns before a clock is believed, late or not: a connection that is made takes about eight."""
+
+
+class Alarm:
+    """Wake one loop for all that wait in it; there is one for each.
+
+    Args:
+        loop: asyncio's loop, or what stands for trio's.
+    """
+
+    def __init__(self, loop: object) -> None:
+        self._loop: Any = loop if isinstance(loop, asyncio.AbstractEventLoop) else None
+        self.now: Callable[[], float] = self._loop.time if self._loop else sys.modules["trio"].current_time
+        self._ends = dict[anyio.CancelScope, float]()
+        self._due: float = math.inf
+        self._stop: Callable[[], object] = bool
+
+    def add(self, scope: anyio.CancelScope, ends: float) -> None:
+        """Cancel a scope at a time of the loop's clock."""
+        self._ends[scope] = ends
+        if ends < self._due:
+            self._set(ends)
+
+    def remove(self, scope: anyio.CancelScope) -> None:
+        """Forget a scope that ended."""
+        del self._ends[scope]
+
+    def _set(self, ends: float) -> None:
+        self._stop()
+        self._due = ends
+        if self._loop:
+            # In an empty context: the caller's would live as long as the timer.
+            self._stop = self._loop.call_at(ends, self._ring, ends, context=Context()).cancel
+        else:
+            scope = anyio.CancelScope()
+            self._stop = scope.cancel
+            sys.modules["trio"].lowlevel.spawn_system_task(self._sleep, scope, ends)
+
+    def _ring(self, due: float) -> None:
+        now = self.now()
+        self._loop.call_later(_patience(now - due), self._turn, now, _TURNS)
+
+    def _turn(self, rang: float, left: int) -> None:
+        if left:
+            self._loop.call_soon(self._turn, rang, left - 1)
+        else:
+            self._end(rang)
+
+    async def _sleep(self, scope: anyio.CancelScope, due: float) -> None:
+        """Do under trio, which has no timers, what `_ring` and `_turn` do."""
+        with scope:
+            await anyio.sleep_until(due)
+            now = self.now()
+            await anyio.sleep(_patience(now - due))
+            for _ in range(_TURNS):
+                await checkpoint()
+            self._end(now)
+
+    def _end(self, rang: float) -> None:
+        """Cancel what had waited too long as the clock rang, and set it for the next."""
+        for scope, ends in self._ends.items():
+            if ends <= rang:
+                self._ends[scope] = math.inf
+                scope.cancel()
+        self._stop, self._due = bool, math.inf
+        first = min(self._ends.values(), default=math.inf)
+        if first < math.inf:
+            self._set(first)
+
+
+def _patience(late: float) -> float:
+    return MOMENT if late > _LATE else 0.0
+
+
+_alarm: Final = RunVar[Alarm]("leadlex alarm")
+
+
+def alarm_here() -> Alarm:
+    """Return the alarm of the running loop."""
+    try:
+        return _alarm.get()
+    except LookupError:
+        alarm = Alarm(current_token().native_token)
+        _alarm.set(alarm)
+        return alarm
+
+
+class Limit:
+    """A cancel scope around what may take so many seconds, as `anyio.move_on_after` but for the patience.
+
+    Args:
+        seconds: How many; None is without end.
+        alarm: The running loop's, where it is at hand.
+    """
+
+    __slots__ = ("_alarm", "_seconds", "scope")
+
+    def __init__(self, seconds: float | None = None, alarm: Alarm | None = None) -> None:
+        self.scope: anyio.CancelScope = anyio.CancelScope()
+        self._seconds = math.inf if seconds is None else max(0.0, seconds)
+        self._alarm = alarm
+
+    def __enter__(self) -> anyio.CancelScope:
+        self.scope.__enter__()
+        self._alarm = self._alarm or alarm_here()
+        self._alarm.add(self.scope, self._alarm.now() + self._seconds)
+        return self.scope
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        self._alarm.remove(self.scope)  # type: ignore[union-attr]  # it was entered
+        return self.scope.__exit__(kind, error, trace)
