@@ -244,6 +244,8 @@ class Progress:
                 self.written = True
             case "receive_response_headers.complete":
                 self._note_status(int(info["return_value"][1]))
+            case "setup_socks5_connection.complete":
+                self.proxy_status = 200
             case "acquire.failed":  # `_pool` says so itself
                 self.pool_failed = True
             case _:
@@ -254,6 +256,11 @@ class Progress:
             self.status = status
         else:
             self.proxy_status = status
+
+    @property
+    def tunnels(self) -> bool:
+        """Tell whether a proxy has connected."""
+        return self.proxy_status is not None and self.proxy_status < 300  # noqa: PLR2004  # RFC 9110, 9.3.6: CONNECT
 
     @property
     def may_have_acted(self) -> bool:

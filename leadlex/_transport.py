@@ -310,12 +310,14 @@ class Transport:
         return response
 
     def _request(self, call: Call[Any]) -> httpx.Request:
-        timeout, note = self.settings.timeout, call.progress.note
+        timeout, progress = self.settings.timeout, call.progress
+        times = {"connect": timeout.connect, "write": timeout.write, "pool": timeout.pool, "read": None}
 
         async def trace(name: str, info: Mapping[str, Any]) -> None:  # httpcore awaits it
-            note(name, info)
+            progress.note(name, info)
+            if progress.status is None:  # a proxy's answer is a part of connecting, Lexi's takes its time
+                times["read"] = None if progress.started else timeout.connect
 
-        times = {"connect": timeout.connect, "write": timeout.write, "pool": timeout.pool, "read": None}
         request = httpx.Request(
             call.operation.method,
             self._url(call.operation),
