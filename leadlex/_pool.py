@@ -28,6 +28,7 @@ import httpcore
 import httpx
 from anyio import RunFinishedError
 from anyio.lowlevel import EventLoopToken, current_token
+from httpcore._utils import is_socket_readable
 
 from ._alarm import Alarm, Limit, alarm_here
 from ._config import Settings
@@ -49,6 +50,10 @@ def socket_options() -> list[tuple[int, int, int]]:
     known = [(getattr(socket, name), value) for name, value in wanted.items() if hasattr(socket, name)]
     tcp = [(socket.IPPROTO_TCP, option, value) for option, value in known]
     return [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1), *tcp]
+
+
+is_readable: Final = is_socket_readable
+"""Tell whether something, or the end, came on a socket that nobody read yet."""
 
 
 class HealedPool(httpcore.AsyncConnectionPool):
@@ -163,7 +168,7 @@ class Patient(httpcore.AsyncNetworkBackend):
     """Connect and write as httpcore does, by clocks that look for what is there before they are believed."""
 
     def __init__(self) -> None:
-        self._inner = httpcore.TrioBackend() if _in_trio() else httpcore.AnyIOBackend()
+        self._inner: Any = httpcore.TrioBackend() if _in_trio() else httpcore.AnyIOBackend()
 
     async def connect_tcp(
         self,
