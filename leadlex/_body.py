@@ -73,8 +73,7 @@ class Clocks:
     def note_event(self) -> None:
         """Give the next event a time of its own, which begins when it is waited for."""
         self._clock, self._allowed, self._ends = "event_idle", self._event_idle, None
-        if self._spare:
-            self._spare.pop("event_idle", None)
+        self._spare.pop("event_idle", None)
 
     def next_end(self) -> tuple[float, Clock]:
         """Return in how many seconds which clock runs out first."""

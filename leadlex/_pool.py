@@ -27,6 +27,7 @@ import httpcore
 import httpx
 from anyio import RunFinishedError
 from anyio.lowlevel import EventLoopToken, current_token
+from httpcore._utils import is_socket_readable
 
 from ._alarm import Alarm, Limit, alarm_here
 from ._config import Settings
@@ -48,6 +49,10 @@ def socket_options() -> list[tuple[int, int, int]]:
     known = [(getattr(socket, name), value) for name, value in wanted.items() if hasattr(socket, name)]
     tcp = [(socket.IPPROTO_TCP, option, value) for option, value in known]
     return [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1), *tcp]
+
+
+is_readable: Final = is_socket_readable
+"""Tell whether something, or the end, came on a socket that nobody read yet."""
 
 
 class HealedPool(httpcore.AsyncConnectionPool):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import select
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
@@ -24,7 +23,7 @@ from yarl import URL
 
 from ._alarm import Alarm, Limit, alarm_here
 from ._errors import ConfigurationError
-from ._pool import KEEPALIVE, Held, Places, environment_proxy, socket_options
+from ._pool import KEEPALIVE, Held, Places, environment_proxy, is_readable, socket_options
 
 _PIECE: Final = 64 << 10
 """Bytes of a request's body that are written at once."""
@@ -139,7 +138,7 @@ class _Connector(aiohttp.TCPConnector):
 def _is_clean(connection: Any) -> bool:  # noqa: ANN401  # aiohttp's
     """Tell whether nothing came on an idle connection: a whole answer, the head of one, or bytes nobody read yet."""
     protocol = connection.protocol
-    if protocol.should_close or _is_readable(connection.transport.get_extra_info("socket")):
+    if protocol.should_close or is_readable(connection.transport.get_extra_info("socket")):
         return False
     return not protocol._parser.feed_eof()  # noqa: SLF001  # nowhere public
 
@@ -147,14 +146,6 @@ def _is_clean(connection: Any) -> bool:  # noqa: ANN401  # aiohttp's
 def _cut(connection: Any) -> None:  # noqa: ANN401  # aiohttp's
     # Closed politely, TLS would wait half a minute for a silent peer's goodbye.
     connection.protocol.abort()
-
-
-def _is_readable(raw: socket.socket) -> bool:
-    if not hasattr(select, "poll"):  # Windows
-        return bool(select.select([raw], [], [], 0)[0])
-    poll = select.poll()
-    poll.register(raw, select.POLLIN)
-    return bool(poll.poll(0))
 
 
 class SessionTransport(httpx.AsyncBaseTransport):

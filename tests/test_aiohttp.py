@@ -646,8 +646,9 @@ def test_the_extra_loads_when_it_is_used() -> None:
     assert run.stdout == "False\n"
 
 
-def test_other_transports_have_an_idle_clock(face: Face) -> None:
-    """Whatever transport a user brings, a body that stops is given up after `idle`."""
+@pytest.mark.parametrize("clock", ["idle", "event_idle"])
+def test_other_transports_have_an_idle_clock(face: Face, clock: str) -> None:
+    """Whatever transport a user brings, a body that stops is given up after the first clock that ends."""
 
     class Stalling(httpx.AsyncBaseTransport):
         async def handle_async_request(self, request: httpx.Request) -> httpx.Response:  # noqa: ARG002  # httpx's
@@ -660,6 +661,6 @@ def test_other_transports_have_an_idle_clock(face: Face) -> None:
 
     made = lambda: httpx.AsyncClient(transport=Stalling())  # noqa: E731  # a maker, as a user writes it
     with must_not_hang(5), pytest.raises(StreamInterruptedError) as caught:
-        face.run(_ASK["stream"], http_client=made, timeout=times(idle=0.2), retries=0, resume=False)
+        face.run(_ASK["stream"], http_client=made, timeout=times(**{clock: 0.2}), retries=0, resume=False)
     assert isinstance(caught.value.__cause__, APITimeoutError)
-    assert caught.value.__cause__.clock == "idle"
+    assert caught.value.__cause__.clock == clock
