@@ -283,7 +283,7 @@ class APITimeoutError(APIConnectionError):
     @property
     def problem(self) -> str:
         """Say what was waited for, how long, and which timeout it was."""
-        clock, seconds, hint = self.positional
+        clock, seconds, hint = self.positional[:3]  # a caller may have added to `args`
         within = "in time" if seconds is None else f"within {seconds:g} s"
         return f"{_CLOCKS[clock]} {within} (the {clock} timeout).{hint and ' ' + hint}"
 

@@ -299,7 +299,8 @@ def pause_before(policy: RetryPolicy, fault: Fault, tries: int, hint: float | No
         hint: The seconds that the server asked for; never less is waited, a little more so that not all come at once.
         chance: From 0 to 1.
     """
-    if hint is not None:
+    # A 0 asks for no pause: taken at its word, what only the window bounds would be a busy loop.
+    if hint:
         return None if hint > policy.max_hint else hint + chance * min(0.1 * hint, 1.0)
     base = policy.throttle_base if fault in _THROTTLES else policy.base
     pause = max(policy.floor, chance * min(policy.cap, base * 2.0**tries))

@@ -45,6 +45,7 @@ class AsyncThread:
         self._calling = False
         self._first: weakref.ref[Reading] | None = None
         self._transcript: Transcript | None = None
+        self._began_under = set[str | None]()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.conversation_id or 'not begun'}>"
@@ -94,7 +95,7 @@ class AsyncThread:
         try:
             operation = _operations.stream_chat(
                 message,
-                conversation_id=self._free_id(),
+                conversation_id=self._id_under(idempotency_key),
                 context=self._context(),
                 allow_tools=allow_tools,
                 idempotency_key=idempotency_key,
@@ -103,6 +104,8 @@ class AsyncThread:
             )
         finally:
             del message  # as in chat
+        if operation.conversation_id is None:
+            self._began_under.add(operation.idempotency_key)
         reading = Reading(self._transport, operation)
         # The transcript outlives the stream, which may be dropped before anybody asks for the id.
         self._first, self._transcript = weakref.ref(reading), reading.transcript
@@ -123,6 +126,11 @@ class AsyncThread:
         operation = _operations.conversation(self.conversation_id, include_tool_steps=include_tool_steps, limit=limit)
         conversation = await self._transport.send(operation)
         return list(conversation.messages)
+
+    def _id_under(self, idempotency_key: str | None) -> str | None:
+        """Return the id to ask with; none where the question that began the thread is asked again, as its body was."""
+        known = self._free_id()
+        return None if isinstance(idempotency_key, str) and idempotency_key in self._began_under else known
 
     def _free_id(self) -> str | None:
         """Return the id to go on with, or refuse to begin a second conversation beside the first."""

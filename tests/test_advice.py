@@ -40,7 +40,7 @@ from tests.support.process import ServerProcess
 from tests.support.resources import must_not_hang, no_leaks
 from tests.support.server import Connection, ScriptedServer
 
-QUESTION = "Who are the partners at O'Hara & Co?"
+QUESTION = "Who are the partners at  O'Hara & Co?"
 PLACE = CAPTURE.index(b"in the Proposal")
 
 
@@ -218,6 +218,26 @@ def test_other_errors_of_a_keyed_call_have_the_key(face: Face) -> None:
         face.run(scenario, base_url=server.url, timeout=PATIENT)
 
 
+@pytest.mark.parametrize("conversation", [None, "conv_01HY1"])
+def test_a_thread_asks_the_same_again(face: Face, conversation: str | None) -> None:
+    """A thread that has learnt its conversation's id asks an older question again as it was asked then."""
+
+    async def scenario(lexi: Any) -> None:
+        thread = lexi.thread(conversation)
+        with pytest.raises(StreamInterruptedError) as caught:
+            await thread.stream_chat(QUESTION).final_reply()
+        assert thread.conversation_id == "conv_01HY1"
+        await thread.stream_chat("And why?").final_reply()
+        await thread.stream_chat(QUESTION, **arguments_in(str(caught.value))).final_reply()
+
+    with ScriptedServer(LexiScript(stream_fault=Cut(PLACE, "rst"))) as server:
+        face.run(scenario, base_url=server.url, resume=False)
+        first, between, again = (request.body for request in server.requests)
+        assert first == again
+        assert b"conv_01HY1" in between
+        assert server.ledger.by_call == {QUESTION: 1, "And why?": 1}
+
+
 def test_a_second_reader_sends_nothing(face: Face) -> None:
     """Who reads a stream that is being read is told its key, and that this cost nothing."""
 
@@ -361,13 +381,13 @@ def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) 
 
 
 SYNC_CLIENT = leadlex.LeadLex
-AGAIN = "To ask the same again without paying again, within 24 hours: "
+AGAIN = "To ask the same again without paying again, within 24 hours:"
 
 
 def printed(ran: Ran) -> str:
     """Take the command out of what was printed."""
-    line = next(line for line in ran.err.splitlines() if AGAIN in line)
-    return line.partition(AGAIN)[2]
+    lines = ran.err.splitlines()
+    return lines[lines.index(AGAIN) + 1]
 
 
 @pytest.mark.parametrize("conversation", [(), ("--conversation", "conv_01HY1")])
@@ -384,12 +404,13 @@ def test_the_command_is_typed_as_printed(command: Run, case: Case, conversation:
         assert len({request.body for request in server.requests}) == 1
 
 
+@pytest.mark.parametrize("is_typed", [False, True])
 @pytest.mark.parametrize("question", ["Who?\nAnd why?\n", "x" * 201])
-def test_a_piped_or_long_question_is_given_again(command: Run, question: str) -> None:
+def test_a_piped_or_long_question_is_given_again(command: Run, question: str, *, is_typed: bool) -> None:
     """A question from a pipe, or a long one, is not printed: the command ends in `< the same input`."""
     case = CASES["504"]
     with ScriptedServer(script_of(case)) as server:
-        typed = () if "\n" in question else (question,)
+        typed = (question,) if is_typed else ()
         ran = command("chat", *typed, url=server.url, case=case, stdin="" if typed else question)
         words, same, rest = printed(ran).partition(" < the same input")
         assert (same, rest) == (" < the same input", "")

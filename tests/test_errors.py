@@ -220,6 +220,14 @@ def test_an_error_without_facts_claims_nothing(error: LeadLexError) -> None:
     assert type(error)(*error.positional).charged == ("no" if isinstance(error, costless) else "unknown")
 
 
+def test_a_caller_may_add_to_args() -> None:
+    """What a caller adds to `args` spoils neither the words nor the facts."""
+    error = APITimeoutError("idle", 3.0, "", {"charged": "no"})
+    said = str(error)
+    error.args += ("more",)
+    assert (str(error), error.charged, error.clock) == (said, "no", "idle")
+
+
 def test_an_error_of_a_users_own_pickles() -> None:
     """A class derived by a user, with a constructor of its own, pickles too."""
     error = Stranger("conv_1", reason="gone")

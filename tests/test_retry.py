@@ -444,7 +444,7 @@ def test_full_jitter(fault: Fault, tries: int, half: float) -> None:
     assert pause_before(POLICY, fault, tries, None, 0.0) == POLICY.floor
 
 
-@pytest.mark.parametrize("hint", [0.0, 0.5, 3.0, 10.0, 45.0, 60.0])
+@pytest.mark.parametrize("hint", [0.5, 3.0, 10.0, 45.0, 60.0])
 def test_hint(hint: float) -> None:
     """A server that names a time never waits shorter, and at most a tenth or a second longer."""
     for chance in (0.0, 0.3, 1.0):
@@ -452,6 +452,12 @@ def test_hint(hint: float) -> None:
         assert pause is not None
         assert hint <= pause <= hint + min(0.1 * hint, 1.0)
     assert pause_before(POLICY, Fault.THROTTLED, 0, 60.1, 0.0) is None
+
+
+@pytest.mark.parametrize("fault", Fault)
+def test_a_hint_of_nothing_is_none(fault: Fault) -> None:
+    """`Retry-After: 0` and one in the past ask for no pause, and get the usual one: a service in trouble needs it."""
+    assert pause_before(POLICY, fault, 3, 0.0, 0.5) == pause_before(POLICY, fault, 3, None, 0.5)
 
 
 def test_in_flight_pause() -> None:

@@ -29,14 +29,14 @@ def chat(options: Namespace, out: Output) -> None:
     """Ask one message, from the command line or from stdin, or go on until Ctrl-D."""
     message, options.piped = options.message, False
     if message is None and (options.json or not sys.stdin.isatty()):
-        # A file or a pipe ends with a line end that is no part of the question, and would make it another one.
-        message, options.piped = sys.stdin.read().rstrip("\r\n"), True
+        message, options.piped = sys.stdin.read(), True
     with connect(options, out) as client:
         talk = Talk(client, out, options)
         if message is None:
             _converse(talk, out)
         else:
-            talk.ask(message)
+            # A file or a pipe ends with a line end that is no part of the question, and would make it another one.
+            talk.ask(message.rstrip("\r\n"))
 
 
 class Talk:

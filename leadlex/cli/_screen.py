@@ -97,8 +97,9 @@ class Screen:
     def stop(self, stopped: Stopped | None) -> None:
         """End what was begun, and tell whether it was charged and how to have the answer all the same."""
         self._end_text()
-        told = [_CHARGES[stopped.charged], _again(stopped.charged, stopped.again)] if stopped else []
-        self.note(" ".join(filter(None, ["Stopped.", *told])))
+        self.note(f"Stopped. {_CHARGES[stopped.charged]}" if stopped else "Stopped.")
+        if stopped:
+            self._ask_again(stopped.charged, stopped.again)
 
     def value(self, value: Value) -> None:
         """Write a value, in a line where one does."""
@@ -119,13 +120,20 @@ class Screen:
             self._out.print(line, soft_wrap=True)
 
     def error(self, error: LeadLexError) -> None:
-        """Write what went wrong, in a line."""
+        """Write what went wrong, in a line, and in one of its own the command that asks again."""
         self._end_text()
         self._say(Text.assemble(("Error: ", "bold red"), one_line(_explained(error))))
+        self._ask_again(error.charged, *getattr(error, "__notes__", ()))
 
     def close(self) -> None:
         """Give the line of the wheel back, and the cursor."""
         self._rest()
+
+    def _ask_again(self, charged: Charged, command: str | None = None) -> None:
+        """Write a command that is there to be copied: to the letter, and broken by no width of a terminal."""
+        if charged != "no" and command is not None:
+            self.note("To ask the same again without paying again, within 24 hours:")
+            self._err.print(Text(command), soft_wrap=True)
 
     def _start_tool(self, tool: str) -> None:
         if self._err.is_terminal:
@@ -208,11 +216,4 @@ def _explained(error: LeadLexError) -> str:
         advice = f"{error.advice} Before you repeat it, look whether it was done: leadlex tasks list".strip()
     else:
         advice = error.advice
-    again = _again(error.charged, *getattr(error, "__notes__", ()))
-    return " ".join(filter(None, [error.problem, _CHARGES[error.charged], advice, again]))
-
-
-def _again(charged: Charged, command: str | None = None) -> str:
-    if charged == "no" or command is None:
-        return ""
-    return f"To ask the same again without paying again, within 24 hours: {command}"
+    return " ".join(filter(None, [error.problem, _CHARGES[error.charged], advice]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import signal
 import sys
 import threading
@@ -222,11 +223,11 @@ def test_ctrl_c_stops_the_answer_and_not_the_conversation(run_on: Run, terminal:
     sandbox.fail_next("slow", seconds=0)
     sandbox.fail_next("stall", after_bytes=700)
     terminal.when("Your", interrupt)
-    terminal.when("Stopped.", lambda: terminal.type("Where is Jane Doe?\n\x04"))
+    terminal.when("--first-sent", lambda: terminal.type("Where is Jane Doe?\n\x04"))
     terminal.type("Summarize my pipeline\n")
     assert run_on("chat").code == 0
     shown = plain(terminal.text)
-    assert "\nStopped. Whether it was charged is not known. To ask the same again without paying again" in shown
+    assert "\nStopped. Whether it was charged is not known.\nTo ask the same again without paying again" in shown
     assert "Jane Doe is currently in the Proposal stage" in shown
 
 
@@ -238,6 +239,20 @@ def test_ctrl_c_at_the_prompt_begins_a_new_line(run_on: Run, terminal: Terminal,
     terminal.when("you ▸ \nyou ▸ ", lambda: terminal.type("\x04"))
     assert run_on("chat").code == 0
     assert not sandbox.requests
+
+
+def test_the_command_that_asks_again_is_whole(run_on: Run, terminal: Terminal, sandbox: Sandbox, run: Run) -> None:
+    """However narrow the terminal, what is to be copied is a line of its own that nothing broke."""
+    question = "Where is   Jane Doe of Meridian Legal, and who's her assistant?"
+    sandbox.fail_next("slow", seconds=0)
+    for _ in range(3):
+        sandbox.fail_next("drop_stream", after_bytes=600)
+    assert run_on("chat", question).code == 9
+    lines = plain(terminal.text).splitlines()
+    command = lines[lines.index("To ask the same again without paying again, within 24 hours:") + 1]
+    assert len(command) > 100
+    assert run(*shlex.split(command)[1:]).code == 0
+    assert len(sandbox.charges) == 1
 
 
 @pytest.mark.parametrize("options", [(), ("--json",)])

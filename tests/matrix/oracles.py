@@ -204,7 +204,7 @@ def observe(  # noqa: PLR0913  # a row differs in any of these
     async def scenario(lexi: Any) -> None:
         with peak_memory_below(MEMORY + memory):  # O8
             async with around(lexi) if around else contextlib.nullcontext():
-                await _attempt(lexi, seen)
+                await attempt(lexi, seen)
         if healed is not None:
             with healed():
                 assert await lexi.tasks(), "O7: another call's answer"
@@ -221,7 +221,8 @@ def observe(  # noqa: PLR0913  # a row differs in any of these
     return seen
 
 
-async def _attempt(lexi: Any, seen: Seen) -> None:
+async def attempt(lexi: Any, seen: Seen) -> None:
+    """Make the call and keep how it ended."""
     began = time.monotonic()
     try:
         seen.value = await _MAKE[seen.call](lexi, seen)

@@ -32,7 +32,7 @@ from tests.support.journal import Entry, Journal
 from tests.support.lexi import CHAT, SUMMARY, Answer, Cut, LexiScript, Lost
 from tests.support.process import ServerProcess
 from tests.support.resources import must_not_hang, no_leaks
-from tests.support.server import Connection, ScriptedServer, black_hole
+from tests.support.server import Connection, ScriptedServer, black_hole, dead_port
 
 BACKENDS = ("asyncio", "trio")
 every_backend = pytest.mark.parametrize("backend", BACKENDS)
@@ -261,20 +261,32 @@ def test_frames_of_a_deadline(where: str, way: Callable[[Act, Any], Awaitable[No
     fault = {"head": Lost("stall"), "body": SILENT, "between": Answer(503, headers={"Retry-After": "5"})}.get(where, ())
 
     async def main(url: str) -> None:
-        lexi = leadlex.AsyncLeadLex(API_KEY, base_url=url, http_client=over, timeout=PATIENT)
-        try:
-            raise ValueError("What the caller handles meanwhile")
-        except ValueError as outside:
-            try:
-                async with lexi:
-                    await way(_secret_stream, lexi)
-            finally:
-                assert outside.__traceback__ is not None
+        async with leadlex.AsyncLeadLex(API_KEY, base_url=url, http_client=over, timeout=PATIENT) as lexi:
+            await way(_secret_stream, lexi)
 
-    with lexi_server(stream_fault=fault) as server, black_hole() as nowhere, must_not_hang(10):
+    with black_hole() as nowhere, lexi_server(stream_fault=fault) as server, must_not_hang(10):
         with pytest.raises((TimeoutError, KeyboardInterrupt)) as caught:
             asyncio.run(main(nowhere if where == "connecting" else server.url))
-    _check_frames(caught.value)
+        _check_frames(caught.value)
+
+
+@pytest.mark.row("I19")
+@every_transport
+def test_frames_of_the_caller(over: Any) -> None:
+    """What the caller handles while a call fails keeps its traceback."""
+
+    async def main() -> ValueError:
+        async with leadlex.AsyncLeadLex(API_KEY, base_url=url, http_client=over, retries=0) as lexi:
+            try:
+                int("What the caller reads")
+            except ValueError as outside:
+                with contextlib.suppress(leadlex.APIConnectionError):
+                    await _secret_chat(lexi)
+                return outside
+        raise AssertionError
+
+    with dead_port() as url:
+        assert asyncio.run(main()).__traceback__ is not None
 
 
 async def _storm(lexi: Any, count: int, chance: random.Random) -> None:
