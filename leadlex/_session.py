@@ -102,8 +102,18 @@ async def _once(
         await tell("http11.receive_response_headers.complete", {"return_value": (b"", error.status)})
         told = _translated(error)
     except (aiohttp.ClientError, OSError) as error:
+        if _is_behind(request.proxy, error):
+            await tell("http11.receive_response_headers.complete", {"return_value": (b"", 200)})
+            await tell("connection.start_tls.failed", {})
         told = _translated(error)
     raise told
+
+
+def _is_behind(proxy: URL | None, error: Exception) -> bool:
+    """Tell whether a proxy had connected, and no TLS came about with what is behind it."""
+    if proxy is None or not isinstance(error, aiohttp.ClientConnectorError):
+        return False
+    return (error.host, error.port) != (proxy.host, proxy.port)
 
 
 class _Connector(aiohttp.TCPConnector):

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from cryptography import x509
 
-from leadlex import APIConnectionError, ConfigurationError, LeadLex
+from leadlex import APIConnectionError, ConfigurationError, LeadLex, aiohttp_client
 from tests.matrix.oracles import CALLS, Call, observe
 from tests.matrix.test_a_connect import trusted as trusted  # noqa: PLC0414  # a fixture
 from tests.support.faces import API_KEY, AsyncFace, Face
@@ -55,6 +55,34 @@ def test_socks(face: Face, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
         assert proxy.asked_for == [server.port]
 
 
+every_transport = pytest.mark.parametrize("options", [{}, {"http_client": aiohttp_client}], ids=["httpcore", "aiohttp"])
+
+
+@every_transport
+def test_a_certificate_behind_a_proxy(options: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A certificate that can't be trusted is told with the proxy that it came through: it may be that one's."""
+    with ScriptedServer(LexiScript(), tls=identity("unknown_ca")) as server, Proxy() as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+        seen = observe(ONE_FACE, "chat", server, healed=None, **options)
+        way = rf"127.0.0.1:{server.port} \(reached through the proxy 127.0.0.1:{proxy.port}\)"
+        seen.expect(APIConnectionError, charged="no", attempts=1, says=f"The certificate of {way} is not trusted")
+
+
+@every_transport
+def test_a_handshake_behind_a_proxy_is_cut(options: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service that breaks off behind a proxy before it can read anything has charged nothing."""
+
+    def break_off(connection: Connection) -> None:
+        connection.receive(1)
+        connection.rst()
+
+    with ScriptedServer(break_off) as server, Proxy() as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+        seen = observe(ONE_FACE, "chat", base_url=f"https://127.0.0.1:{server.port}", healed=None, **options)
+        says = f"LeadLex could not be reached.*through the proxy 127.0.0.1:{proxy.port}"
+        seen.expect(APIConnectionError, charged="no", attempts=3, says=says)
+
+
 def test_a_certificate_behind_socks(monkeypatch: pytest.MonkeyPatch) -> None:
     """A certificate that can't be trusted is the service's, not that of the SOCKS proxy that leads there."""
     with ScriptedServer(LexiScript(), tls=identity("unknown_ca")) as server, SocksProxy() as proxy:
@@ -71,11 +99,12 @@ def test_a_certificate_behind_socks(monkeypatch: pytest.MonkeyPatch) -> None:
         (None, "at the proxy {proxy} does not speak TLS.*Write http:// in front of the proxy: HTTPS_PROXY=http://"),
     ],
 )
-def test_tls_of_a_proxy(kind: Any, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@every_transport
+def test_tls_of_a_proxy(kind: Any, says: str, options: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is wrong with the TLS of a proxy is told as the proxy's, and LeadLex has heard nothing."""
     with served() as server, ScriptedServer(_refuse, tls=identity(kind) if kind else None) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", f"https://clerk:hunter2@127.0.0.1:{proxy.port}")
-        seen = observe(ONE_FACE, "chat", server, healed=None)
+        seen = observe(ONE_FACE, "chat", server, healed=None, **options)
         seen.expect(APIConnectionError, charged="no", attempts=1, says=says.format(proxy=f"127.0.0.1:{proxy.port}"))
 
 

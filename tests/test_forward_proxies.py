@@ -45,7 +45,6 @@ WAYS: dict[str, tuple[Face, dict[str, Any]]] = {
     "aiohttp": (ASYNC, {"http_client": aiohttp_client}),
 }
 every_way = pytest.mark.parametrize(("face", "options"), list(WAYS.values()), ids=list(WAYS))
-both_clients = pytest.mark.parametrize("face", [ASYNC, SYNC], ids=["asyncio", "sync"])
 
 URL = "HTTPS_PROXY=http://user:password@host:port"
 
@@ -94,7 +93,7 @@ def test_allowed(face: Face, options: Any, call: Call, firm: Squid, server: Scri
         observe(face, call, server, **options).expect(None, attempts=1)
 
 
-@both_clients
+@every_way
 @pytest.mark.parametrize("call", ["chat", "stream"])
 @pytest.mark.parametrize(
     ("user", "port", "said"),
@@ -104,41 +103,41 @@ def test_allowed(face: Face, options: Any, call: Call, firm: Squid, server: Scri
         ("clerk:hunter2@", "shut", "403 Forbidden"),
     ],
 )
-def test_not_allowed(  # what a proxy is told, and by whom
-    face: Face, call: Call, user: str, port: str, said: str, firm: Squid, server: ScriptedServer, via: Any
+def test_not_allowed(  # noqa: PLR0913, PLR0917  # what a proxy is told, and by whom
+    face: Face, options: Any, call: Call, user: str, port: str, said: str, firm: Squid, server: ScriptedServer, via: Any
 ) -> None:
     """A proxy that refuses is named, with what it said and the variable that tells it who is asking."""
     address = f"127.0.0.1:{getattr(firm, port)}"
     via(f"http://{user}{address}")
-    seen = observe(face, call, server, healed=None)
+    seen = observe(face, call, server, healed=None, **options)
     check_refusal(seen, f"The proxy {address} refused to connect to {place(server)}: {said}.* {URL}")
     assert not server.requests
 
 
-@both_clients
-def test_nobody_behind_the_proxy(face: Face, firm: Squid, via: Any) -> None:
+@every_way
+def test_nobody_behind_the_proxy(face: Face, options: Any, firm: Squid, via: Any) -> None:
     """A proxy that can't connect is asked again, and what it could not connect to is named."""
     via(f"http://127.0.0.1:{firm.open}")
     with dead_port() as url:
-        seen = observe(face, "chat", base_url=url.replace("http", "https"), healed=None)
+        seen = observe(face, "chat", base_url=url.replace("http", "https"), healed=None, **options)
         address = url.removeprefix("http://")
     says = f"The proxy 127.0.0.1:{firm.open} could not connect to {address}: 503 .*Trying again is safe"
     seen.expect(APIConnectionError, charged="no", attempts=3, says=says)
 
 
-@both_clients
-def test_https_to_the_plain_port(face: Face, firm: Squid, server: ScriptedServer, via: Any) -> None:
+@every_way
+def test_https_to_the_plain_port(face: Face, options: Any, firm: Squid, server: ScriptedServer, via: Any) -> None:
     """A proxy that is called by https:// and does not speak TLS is told as that, with what to write."""
     via(f"https://127.0.0.1:{firm.open}")
-    seen = observe(face, "chat", server, healed=None)
+    seen = observe(face, "chat", server, healed=None, **options)
     check_refusal(seen, f"at the proxy 127.0.0.1:{firm.open} does not speak TLS.*Write http:// .*{URL}")
 
 
-@both_clients
-def test_the_proxy_has_no_such_name(face: Face, via: Any) -> None:
+@every_way
+def test_the_proxy_has_no_such_name(face: Face, options: Any, via: Any) -> None:
     """A proxy whose name can't be found is told as the proxy's, not as LeadLex's."""
     via("http://clerk:hunter2@proxy.invalid:3128")
-    seen = observe(face, "chat", base_url="https://127.0.0.1", healed=None, deadline=12)
+    seen = observe(face, "chat", base_url="https://127.0.0.1", healed=None, deadline=12, **options)
     seen.expect(APIConnectionError, charged="no", attempts=2, says=f"the proxy proxy.invalid:3128 could not be.*{URL}")
     assert "Trying again" not in str(seen.error)
     assert "hunter2" not in str(seen.error)
@@ -179,8 +178,8 @@ def killed_once_asked(server: ScriptedServer, ports: Squid, back: float | None) 
         thread.join()
 
 
-@both_clients
-def test_the_proxy_is_killed_and_comes_back(face: Face, via: Any) -> None:
+@every_way
+def test_the_proxy_is_killed_and_comes_back(face: Face, options: Any, via: Any) -> None:
     """A stream outlasts the end of its proxy, and is charged once."""
 
     async def scenario(lexi: Any) -> str:
@@ -194,12 +193,12 @@ def test_the_proxy_is_killed_and_comes_back(face: Face, via: Any) -> None:
         ScriptedServer(spoiled("stream", stall), tls=identity()) as server,
         killed_once_asked(server, ports, back=0.3),
     ):
-        assert face.run(scenario, base_url=server.url, retries=HASTY) == CAPTURE_TEXT
+        assert face.run(scenario, base_url=server.url, retries=HASTY, **options) == CAPTURE_TEXT
         assert server.ledger.worst == 1
 
 
-@both_clients
-def test_the_proxy_is_killed_for_good(face: Face, via: Any) -> None:
+@every_way
+def test_the_proxy_is_killed_for_good(face: Face, options: Any, via: Any) -> None:
     """When its window is over, a stream whose proxy is gone ends honestly, with what came and its key."""
     ports, stall = squid_ports(), Cut(PLACES["text"], "stall")
     via(f"http://127.0.0.1:{ports.open}")
@@ -208,7 +207,7 @@ def test_the_proxy_is_killed_for_good(face: Face, via: Any) -> None:
         killed_once_asked(server, ports, back=None),
     ):
         policy = RetryPolicy(base=0.02, floor=0.01, cap=0.1, window=0.5)
-        seen = observe(face, "stream", server, retries=policy, healed=None)
+        seen = observe(face, "stream", server, retries=policy, healed=None, **options)
         says = f"broke off: The proxy 127.0.0.1:{ports.open} could not be used.*idempotency_key='"
         seen.expect(StreamInterruptedError, charged="unknown", says=says)
         assert seen.text
@@ -304,10 +303,10 @@ def inspected(unknown: Inspection, monkeypatch: pytest.MonkeyPatch) -> Inspectio
     return unknown
 
 
-@both_clients
-def test_an_unknown_authority(face: Face, unknown: Inspection, server: ScriptedServer) -> None:
+@every_way
+def test_an_unknown_authority(face: Face, options: Any, unknown: Inspection, server: ScriptedServer) -> None:
     """The certificate of a proxy that inspects is refused, with the way that it came and the variable that helps."""
-    seen = observe(face, "chat", server, healed=None)
+    seen = observe(face, "chat", server, healed=None, **options)
     way = rf"The certificate of {place(server)} \(reached through the proxy 127.0.0.1:{unknown.port}\) is not trusted"
     check_refusal(seen, f"{way}.*SSL_CERT_FILE")
     assert not server.requests
@@ -322,9 +321,9 @@ def test_inspected(face: Face, options: Any, call: Call, path: str, server: Scri
     observe(face, call, server, base_url=server.url + path, **options).expect(None, attempts=1)
 
 
-@both_clients
+@every_way
 @pytest.mark.usefixtures("inspected")
-def test_events_pass_as_they_come(face: Face) -> None:
+def test_events_pass_as_they_come(face: Face, options: Any) -> None:
     """Every event passes before the next one is written."""
 
     def one_by_one(connection: Connection, plain: Plain) -> None:
@@ -343,40 +342,40 @@ def test_events_pass_as_they_come(face: Face) -> None:
         return number
 
     with ScriptedServer(spoiled("stream", one_by_one), tls=identity()) as server:
-        assert face.run(scenario, base_url=server.url, timeout=PATIENT) == len(CAPTURE_EVENTS)
+        assert face.run(scenario, base_url=server.url, timeout=PATIENT, **options) == len(CAPTURE_EVENTS)
 
 
-@both_clients
+@every_way
 @pytest.mark.usefixtures("inspected")
 @pytest.mark.parametrize("call", CALLS)
-def test_blocked(face: Face, call: Call, server: ScriptedServer) -> None:
+def test_blocked(face: Face, options: Any, call: Call, server: ScriptedServer) -> None:
     """An answer that was made, paid for and then blocked is told as blocked by something in between."""
-    seen = observe(face, call, server, base_url=f"{server.url}/page")
+    seen = observe(face, call, server, base_url=f"{server.url}/page", **options)
     says = r"Something between here and LeadLex answered 403 \(text/html\): .*Blocked by data loss prevention"
     seen.expect(PermissionDeniedError, charged=CHARGED[call], attempts=1, from_service=False, says=says)
     assert server.ledger.worst == (call != "get")
 
 
-@both_clients
+@every_way
 @pytest.mark.usefixtures("inspected")
 @pytest.mark.parametrize("call", CALLS)
-def test_killed(face: Face, call: Call, server: ScriptedServer) -> None:
+def test_killed(face: Face, options: Any, call: Call, server: ScriptedServer) -> None:
     """An answer that was made and cut off is a lost one."""
-    seen = observe(face, call, server, base_url=f"{server.url}/killed")
+    seen = observe(face, call, server, base_url=f"{server.url}/killed", **options)
     seen.expect(APIConnectionError, charged=CHARGED[call], attempts=REPEATED[call], says="broke before the answer")
     assert server.ledger.worst == (call != "get")
 
 
-@both_clients
+@every_way
 @pytest.mark.usefixtures("inspected")
 @pytest.mark.parametrize("path", ["/page", "/killed"])
-def test_the_advice_under_inspection(face: Face, path: str, server: ScriptedServer) -> None:
+def test_the_advice_under_inspection(face: Face, options: Any, path: str, server: ScriptedServer) -> None:
     """Once the answer may pass, the question is answered as its error says, and was charged once in all."""
 
     async def asked_again(lexi: Any, words: str) -> str:
         return str((await lexi.stream_chat(QUESTION, **arguments_in(words)).final_reply()).response)
 
-    error = face.run(partial(failed, question=QUESTION), base_url=server.url + path, retries=AT_ONCE)
+    error = face.run(partial(failed, question=QUESTION), base_url=server.url + path, retries=AT_ONCE, **options)
     assert error.charged == "unknown"
-    assert face.run(partial(asked_again, words=str(error)), base_url=server.url) == CAPTURE_TEXT
+    assert face.run(partial(asked_again, words=str(error)), base_url=server.url, **options) == CAPTURE_TEXT
     assert server.ledger.by_call == {QUESTION: 1}

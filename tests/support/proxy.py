@@ -67,7 +67,8 @@ def _tunnel(connection: Connection, host: str, port: int, welcome: bytes) -> Non
         back = threading.Thread(target=_carry_back, args=(service, connection), daemon=True)
         back.start()
         try:
-            _carry_on(connection, service)
+            with contextlib.suppress(OSError):
+                _carry_on(connection, service)
         finally:
             with contextlib.suppress(OSError):
                 service.shutdown(socket.SHUT_RDWR)
@@ -82,6 +83,8 @@ def _carry_on(connection: Connection, service: socket.socket) -> NoReturn:
 def _carry_back(service: socket.socket, connection: Connection) -> None:
     # Either side may end first; then the other direction sees it.
     with contextlib.suppress(OSError, ClientLeft, Stopped):
-        while data := service.recv(65536):
-            connection.send(data)
-        connection.half_close()
+        try:
+            while data := service.recv(65536):
+                connection.send(data)
+        finally:
+            connection.half_close()
