@@ -25,7 +25,9 @@ from celery import Celery
 
 app = Celery("tasks", broker="filesystem://", backend="file://{folder}/results")
 app.conf.update(
-    broker_transport_options={{"data_folder_in": "{folder}/queue", "data_folder_out": "{folder}/queue"}},
+    broker_transport_options={{
+        "data_folder_in": "{folder}/queue", "data_folder_out": "{folder}/queue", "control_folder": "{folder}/control"
+    }},
     result_serializer="{serializer}",
     accept_content=["json"], result_accept_content=["json", "pickle"],
 )
