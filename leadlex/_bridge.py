@@ -30,7 +30,7 @@ from ._errors import (
     LeadLexError,
     StreamInterruptedError,
 )
-from ._events import StreamEvent, TextDelta
+from ._events import StreamEvent, TextDelta, size_of
 from ._green import system_thread, why_no_loop
 from ._pager import Batched
 from ._stream import AsyncChatStream, about, busy, read_batch
@@ -42,6 +42,9 @@ SLICE: Final = 0.1
 
 BUFFER: Final = 512
 """Events that a stream reads ahead."""
+
+BUFFER_SIZE: Final = 4 << 20
+"""Bytes of events that a stream reads ahead."""
 
 _GRACE: Final = 2.0
 """Seconds that an interrupted call gets to end, and a closed loop to stop."""
@@ -481,6 +484,7 @@ class _Buffer:
         self.error: BaseException | None = None
         self.whole = False
         self._keeps = True
+        self._size = 0
         self._room: anyio.Event | None = None
 
     @property
@@ -493,9 +497,11 @@ class _Buffer:
         try:
             while events := await read_batch(self.stream):
                 if self._keeps:
+                    # The reader takes events without counting: the size is that since the buffer was last seen empty.
+                    self._size = sum(map(size_of, events)) + (self._size if self.events else 0)
                     self.events.extend(events)
                     self.filled.set()
-                if len(self.events) >= BUFFER:
+                if self.events and (len(self.events) >= BUFFER or self._size >= BUFFER_SIZE):
                     await self._wait_for_room()
             self.whole = True
         except Exception as error:  # noqa: BLE001  # raised again in the thread that reads

@@ -5,9 +5,10 @@ Rule: an event is what the service sent and nothing is added; events match by po
 
 from __future__ import annotations
 
-from typing import Any
+from sys import getsizeof
+from typing import Any, Final
 
-from attrs import frozen
+from attrs import fields, frozen
 
 from ._meta import extra_field
 
@@ -87,3 +88,21 @@ class UnknownEvent:
 
 StreamEvent = Thinking | ToolStep | TextDelta | Done | UnknownEvent
 """Everything that iterating a stream can give."""
+
+_PLAIN: Final = 256
+"""Bytes of a plain piece of text but for the text: the event, its empty `extra`, its conversation's id."""
+
+
+def size_of(event: StreamEvent) -> int:
+    """Return about how many bytes of memory an event holds."""
+    if type(event) is TextDelta and not event.extra and len(event.conversation_id or "") < _PLAIN:
+        return _PLAIN + getsizeof(event.delta)  # streams are full of these
+    size, waiting = getsizeof(event), [getattr(event, field.name) for field in fields(type(event))]
+    while waiting:
+        each = waiting.pop()
+        size += getsizeof(each)
+        if isinstance(each, dict):
+            waiting += [*each, *each.values()]
+        elif isinstance(each, list):
+            waiting += each
+    return size

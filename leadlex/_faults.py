@@ -197,7 +197,7 @@ class Translator:
             # httpx parses the Location even where it is told not to follow.
             return self.redirect(meta)
         fault = (Fault.CUT if streams else Fault.BODY) if meta else _sharpened(progress.fault, error)
-        if _is_nonsense(error) and (meta is None or not streams):
+        if _is_nonsense(error) and progress.may_have_acted and (meta is None or not streams):
             return self.unusable(self._reason(error), meta, fault if meta else Fault.PAYLOAD)
         told = self._connection_error(fault, error, progress)
         told.meta = meta
@@ -206,6 +206,8 @@ class Translator:
 
     def _connection_error(self, fault: Fault, error: Exception, progress: Progress) -> APIConnectionError:
         clock, proxy = _clock_of(error), self._proxy(progress)
+        if clock == "idle" and not progress.may_have_acted:
+            clock = "connect"  # a proxy was waited for
         if clock is not None:
             way = f"It was tried through the proxy {proxy}." if proxy and fault in _UNREACHED else ""
             hint = self._reason(error) if clock == "pool" else way
@@ -224,26 +226,26 @@ class Translator:
         reason = self._reason(error)
         if _lacks_files(error):
             return f"No connection could be opened: {reason}.", _MORE_FILES
-        if fault is Fault.PROXY:
-            return f"The proxy {proxy} refused to connect to LeadLex: {reason}.", _PROXY_WANTS
         if fault is Fault.CERTIFICATE:
-            return self._tls_explained(error, reason, proxy if progress.proxy_status is None else None)
-        if fault is Fault.NAME and proxy:
-            return f"The host name of the proxy {proxy} could not be found: {reason}.", _PROXY_NAMED
+            return self._tls_explained(error, reason, proxy, tunnels=progress.tunnels)
+        if proxy and fault in _OF_PROXIES and not progress.tunnels:
+            said, advice = _OF_PROXIES[fault]
+            return f"{said.format(proxy=proxy, address=self.address)}: {reason}.", advice
         if fault is Fault.NAME:
             named = f"Check the network, and base_url, which is {self.base_url}."
             return f"{_SAID[fault]}: {reason}.", named
         way = f" It was tried through the proxy {proxy}." if proxy and fault in _UNREACHED else ""
         return f"{_SAID.get(fault, _BROKE)}: {reason}.{way}", None
 
-    def _tls_explained(self, error: Exception, reason: str, proxy: str | None) -> tuple[str, str]:
-        other = f"the proxy {proxy}" if proxy else self.address
+    def _tls_explained(self, error: Exception, reason: str, proxy: str | None, *, tunnels: bool) -> tuple[str, str]:
+        through = f"{self.address} (reached through the proxy {proxy})"
+        other = self.address if proxy is None else through if tunnels else f"the proxy {proxy}"
         unverified = next((each for each in _chain(error) if isinstance(each, ssl.SSLCertVerificationError)), None)
         if unverified is not None:
             said = getattr(unverified, "verify_message", "") or reason
             return f"The certificate of {other} is not trusted (TLS): {said}.", _TRUSTED
         if any(getattr(each, "reason", None) in _NOT_TLS for each in _chain(error)):
-            advice = _PLAIN_PROXY if proxy else f"Check the port in base_url, which is {self.base_url}."
+            advice = _PLAIN_PROXY if proxy and not tunnels else f"Check the port in base_url, which is {self.base_url}."
             return f"What answers at {other} does not speak TLS: {reason}.", advice
         return f"No secure connection to {other} could be made (TLS): {reason}.", self._in_between
 
@@ -261,17 +263,26 @@ _SAID: Final = {
     Fault.LOCAL: "The request could not be made",
     Fault.NAME: "LeadLex's host name could not be found",
     Fault.CONNECT: "LeadLex could not be reached",
-    Fault.GATEWAY: "The proxy could not connect to LeadLex",
 }
 
 _UNREACHED: Final = frozenset({Fault.NAME, Fault.CONNECT, Fault.GATEWAY, Fault.CERTIFICATE})
 
 _MORE_FILES: Final = "Raise the limit of open files (ulimit -n), or lower max_connections."
-_PROXY_WANTS: Final = (
-    "Give it what it asks for with HTTPS_PROXY=http://user:password@host:port, or have LeadLex's host allowed there."
-)
-_PROXY_NAMED: Final = "Check HTTPS_PROXY=http://user:password@host:port."
-_PLAIN_PROXY: Final = "Write http:// in front of the proxy: HTTPS_PROXY=http://user:password@host:port."
+_PROXY_URL: Final = "HTTPS_PROXY=http://user:password@host:port"
+# What a proxy did that did not connect, and what helps.
+_OF_PROXIES: Final = {
+    Fault.NAME: ("The host name of the proxy {proxy} could not be found", f"Check {_PROXY_URL}."),
+    Fault.CONNECT: (
+        "The proxy {proxy} could not be used",
+        f"Trying again is safe; where that does not help, check {_PROXY_URL}.",
+    ),
+    Fault.GATEWAY: ("The proxy {proxy} could not connect to {address}", None),
+    Fault.PROXY: (
+        "The proxy {proxy} refused to connect to {address}",
+        f"Give it what it asks for with {_PROXY_URL}, or have LeadLex's host allowed there.",
+    ),
+}
+_PLAIN_PROXY: Final = f"Write http:// in front of the proxy: {_PROXY_URL}."
 _TRUSTED: Final = (
     "Where a firm's proxy inspects TLS, set SSL_CERT_FILE to a PEM file that has the certificate of its authority; "
     "else check base_url and this machine's clock."
@@ -337,8 +348,9 @@ _CUT: Final = (
 )
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    seen = set[int]()
+def _chain(error: BaseException, handled: BaseException | None = None) -> Iterator[BaseException]:
+    """Give an exception and its causes, but nothing that the caller was handling already."""
+    seen = {id(handled)}
     waiting: list[BaseException | None] = [error]
     while waiting:
         each = waiting.pop()
@@ -350,11 +362,24 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
             yield each
 
 
-def without_traceback(error: BaseException) -> BaseException:
-    """Take the frames off an exception and its causes: their locals hold the request's headers."""
+def detach(error: BaseException, handled: BaseException | None) -> None:
+    """Let an exception forget what its caller was handling already, which is no cause of it, and is not ours."""
     for each in _chain(error):
+        if each.__context__ is handled:
+            each.__context__ = None
+
+
+def without_traceback(error: BaseException, handled: BaseException | None = None) -> BaseException:
+    """Take the frames off an exception and its causes: their locals hold the request's headers."""
+    for each in _chain(error, handled):
         each.__traceback__ = None
     return error
+
+
+def let_pass(error: BaseException, handled: BaseException | None) -> None:
+    """Take our frames off a cancellation, or whatever else leaves without being translated; not the caller's own."""
+    if not isinstance(error, LeadLexError):
+        without_traceback(error, handled)
 
 
 # Streams -----------------------------------------------------------------------------------------------------------

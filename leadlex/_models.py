@@ -6,12 +6,14 @@ does not name is in `extra`, and so is, as sent, what could not be read.
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
-from typing import Any, Generic, TypedDict, TypeVar
+from typing import Any, Final, Generic, TypedDict, TypeVar
 
 from attrs import field, frozen
 
 from ._events import ToolStep
+from ._markdown import harmless, in_line, quoted
 from ._meta import Meta, extra_field, meta_field
 
 T = TypeVar("T")
@@ -72,7 +74,7 @@ class ChatReply:
     extra: dict[str, Any] = extra_field()
 
     def _repr_markdown_(self) -> str:
-        return self.response
+        return harmless(self.response)
 
 
 @frozen(kw_only=True)
@@ -170,11 +172,38 @@ class Conversation:
     meta: Meta | None = meta_field()
     extra: dict[str, Any] = extra_field()
 
-    def _repr_markdown_(self) -> str:
+    def to_markdown(self) -> str:
+        """Return the conversation as Markdown, the oldest message first, each quoted under who wrote it and when.
+
+        Example:
+            conversation = lexi.conversation("conv_01HY1")
+            print(conversation.to_markdown())
+        """
+        begun = f", begun {_utc(self.created_at)}" if self.created_at else ""
         # The service says "most recent first" and shows oldest first, so a transcript sorts.
         oldest_first = sorted(self.messages, key=lambda message: message.created_at or _EPOCH)
-        turns = [f"**{message.role or message.tool_name}**\n\n{message.content}" for message in oldest_first]
-        return "\n\n".join([f"### {self.title or self.id}", *turns])
+        head = [f"# {in_line(self.title or self.id)}", f"Conversation {in_line(self.id)}{begun}"]
+        return "\n\n".join([*head, *(_turn(message) for message in oldest_first)]) + "\n"
+
+    def _repr_markdown_(self) -> str:
+        return self.to_markdown()
+
+
+_NAMES: Final = {"user": "You", "assistant": "Lexi"}
+
+
+def _turn(message: Message) -> str:
+    role = message.role or ""
+    name = message.tool_name or _NAMES.get(role, role) or "?"
+    moment = f" · {_utc(message.created_at)}" if message.created_at else ""
+    content = message.content
+    if not content and message.tool_output is not None:
+        content = json.dumps(message.tool_output, ensure_ascii=False, indent=2)
+    return f"## {in_line(name)}{moment}\n\n{quoted(content)}"
+
+
+def _utc(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 @frozen(kw_only=True)

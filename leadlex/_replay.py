@@ -5,11 +5,19 @@ Rule: content is compared, not events; a replay may cut its deltas elsewhere. Tw
 
 from __future__ import annotations
 
+import logging
+from collections import deque
+from typing import Final
+
 from attrs import evolve
 
-from ._events import Done, StreamEvent, TextDelta, Thinking, ToolStep
+from ._events import Done, StreamEvent, TextDelta, Thinking, ToolStep, size_of
+from ._log import record
 from ._meta import Meta
 from ._models import ChatReply
+
+KEPT: Final = 8 << 20
+"""Bytes of thinking and tool steps that a reply keeps."""
 
 _BLOCK = 1024
 
@@ -25,7 +33,10 @@ class Divergence(Exception):
 
 
 class Transcript:
-    """Keep what was handed out; text in joined blocks, since a million small strings cost 62 MiB."""
+    """Keep what was handed out; text in joined blocks, since a million small strings cost 62 MiB.
+
+    Thinking and tool steps are kept up to a bound; from there on they are counted, so that a replay can skip them.
+    """
 
     def __init__(self) -> None:
         self._pieces: list[str] = []
@@ -33,7 +44,10 @@ class Transcript:
         self.length: int = 0
         self.thinking: list[str] = []
         self.tool_steps: list[ToolStep] = []
+        self.thoughts: int = 0
+        self.steps: int = 0
         self.others: int = 0
+        self._room = KEPT
         self.conversation_id: str | None = None
         self.done: Done | None = None
 
@@ -42,9 +56,13 @@ class Transcript:
         if type(event) is TextDelta:
             self._add_text(event)
         elif type(event) is Thinking:
-            self.thinking.append(event.text)
+            self.thoughts += 1
+            if self._keeps(event):
+                self.thinking.append(event.text)
         elif type(event) is ToolStep:
-            self.tool_steps.append(event)
+            self.steps += 1
+            if self._keeps(event):
+                self.tool_steps.append(event)
         elif type(event) is Done:
             self.done = event
         else:
@@ -59,6 +77,14 @@ class Transcript:
             self._blocks.append("".join(self._pieces))
             self._pieces.clear()
 
+    def _keeps(self, event: StreamEvent) -> bool:
+        """Tell whether there is room for an event; once there was none for one, no other is kept."""
+        if self._room >= 0:
+            self._room -= size_of(event)
+            if self._room < 0:
+                record(logging.WARNING, "dropped", field=f"thinking and tool steps of a reply, after {KEPT >> 20} MiB")
+        return self._room >= 0
+
     @property
     def text(self) -> str:
         """Give all text so far."""
@@ -67,12 +93,12 @@ class Transcript:
     @property
     def begun(self) -> bool:
         """Tell whether anything was handed out."""
-        return bool(self.length or self.thinking or self.tool_steps or self.others or self.done)
+        return bool(self.length or self.thoughts or self.steps or self.others or self.done)
 
     @property
     def extent(self) -> int:
         """Measure what was handed out, so that more of it can be told from the same."""
-        return self.length + len(self.thinking) + len(self.tool_steps) + self.others
+        return self.length + self.thoughts + self.steps + self.others
 
     @property
     def billed(self) -> bool:
@@ -101,9 +127,10 @@ class Replay:
 
     def __init__(self, transcript: Transcript) -> None:
         self._expected = transcript.text
-        self._steps = [(step.tool, step.status) for step in transcript.tool_steps]
+        self._steps = deque((step.tool, step.status) for step in transcript.tool_steps)
+        self._forgotten = transcript.steps - len(transcript.tool_steps)
         self._conversation_id = transcript.conversation_id
-        self._thoughts = len(transcript.thinking)
+        self._thoughts = transcript.thoughts
         self._others = transcript.others
         self._at = 0
         self._passed = False
@@ -160,7 +187,12 @@ class Replay:
     def _new_step(self, event: ToolStep) -> ToolStep | None:
         step = (event.tool, event.status)
         if step in self._steps:
-            del self._steps[: self._steps.index(step) + 1]
+            while self._steps.popleft() != step:
+                pass
+            return None
+        if self._forgotten:
+            self._steps.clear()  # they came before those that were not kept
+            self._forgotten -= 1
             return None
         # A replay that cut its text elsewhere may tell a step later: past the boundary a known one is still dropped.
         if not self._passed and (self._steps or not self.caught_up):

@@ -9,12 +9,10 @@ import os
 import re
 import threading
 from collections.abc import Mapping
-from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import Enum
 from typing import Any, Final
-from weakref import WeakSet
 
 from attrs import define
 
@@ -246,6 +244,8 @@ class Progress:
                 self.written = True
             case "receive_response_headers.complete":
                 self._note_status(int(info["return_value"][1]))
+            case "setup_socks5_connection.complete":
+                self.proxy_status = 200
             case "acquire.failed":  # `_pool` says so itself
                 self.pool_failed = True
             case _:
@@ -256,6 +256,11 @@ class Progress:
             self.status = status
         else:
             self.proxy_status = status
+
+    @property
+    def tunnels(self) -> bool:
+        """Tell whether a proxy has connected."""
+        return self.proxy_status is not None and self.proxy_status < 300  # noqa: PLR2004  # RFC 9110, 9.3.6: CONNECT
 
     @property
     def may_have_acted(self) -> bool:
@@ -405,12 +410,14 @@ class RetryQuota:
 
     def __init__(self) -> None:
         self.level: int = self.CAPACITY
-        self.unlock()
-        _quotas.add(self)
+        self._owned = os.getpid(), threading.Lock()
 
-    def unlock(self) -> None:
-        """Begin anew in a forked child, where a thread that is gone may hold the lock."""
-        self._lock = threading.Lock()
+    @property
+    def _lock(self) -> threading.Lock:
+        """Return the lock of this process: in a forked child a thread that is gone may hold the parent's."""
+        if self._owned[0] != os.getpid():
+            self._owned = os.getpid(), threading.Lock()
+        return self._owned[1]
 
     def take(self, fault: Fault) -> int:
         """Take the cost of one retry and return it; 0 means that there is not enough left."""
@@ -425,15 +432,3 @@ class RetryQuota:
         """Give back what a retry cost that succeeded, or 1 for a success at the first try."""
         with self._lock:
             self.level = min(self.CAPACITY, self.level + amount)
-
-
-_quotas: Final[WeakSet[RetryQuota]] = WeakSet()
-
-
-def _unlock_all() -> None:
-    for quota in list(_quotas):
-        quota.unlock()
-
-
-with suppress(AttributeError):  # Windows does not fork
-    os.register_at_fork(after_in_child=_unlock_all)

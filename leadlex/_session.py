@@ -183,7 +183,7 @@ class SessionTransport(httpx.AsyncBaseTransport):
             place = f"{request.url.host}:{request.url.port or 443}"
             proxy = self._proxy(request.url.scheme, place)
             first = URL(proxy["proxy"]) if proxy else request.url
-            await tell("connection.connect_tcp.started", {"host": first.host, "port": first.port})
+            await tell("connection.connect_tcp.started", {"host": first.host, "port": first.port or 443})
             answer = await session.request(
                 request.method,
                 # As it is: a URL that is parsed is also normalised.

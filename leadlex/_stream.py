@@ -6,6 +6,7 @@ Rule: only `done` or `[DONE]` proves the end; a stream that just stops is never 
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from datetime import datetime
@@ -20,7 +21,7 @@ from httpx_sse import EventSource, ServerSentEvent
 from ._body import Unusable
 from ._errors import ClientClosedError, LeadLexError, StreamBusyError, StreamDivergedError, StreamInterruptedError
 from ._events import Done, StreamEvent, TextDelta
-from ._faults import Broken, cut_short
+from ._faults import Broken, cut_short, let_pass
 from ._log import record
 from ._meta import Charged, Meta
 from ._models import ChatReply
@@ -83,10 +84,11 @@ class AsyncChatStream:
     async def _next_batch(self) -> Iterator[StreamEvent]:
         if self._busy:
             raise busy(self)
-        self._busy = True
+        self._busy, handled = True, sys.exception()
         try:
             return await self._blocks.__anext__()
         except BaseException as end:
+            let_pass(end, handled)
             # Whatever a generator raises, a cancellation too, it is over and has closed its connection.
             self._reading.ended = True
             if isinstance(end, LeadLexError):

@@ -45,7 +45,7 @@ class AsyncThread:
         self._calling = False
         self._first: weakref.ref[Reading] | None = None
         self._transcript: Transcript | None = None
-        self._asked = dict[object, str | None]()
+        self._began_under = set[str | None]()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.conversation_id or 'not begun'}>"
@@ -104,7 +104,8 @@ class AsyncThread:
             )
         finally:
             del message  # as in chat
-        self._asked[operation.idempotency_key] = operation.conversation_id
+        if operation.conversation_id is None:
+            self._began_under.add(operation.idempotency_key)
         reading = Reading(self._transport, operation)
         # The transcript outlives the stream, which may be dropped before anybody asks for the id.
         self._first, self._transcript = weakref.ref(reading), reading.transcript
@@ -127,9 +128,9 @@ class AsyncThread:
         return list(conversation.messages)
 
     def _id_under(self, idempotency_key: str | None) -> str | None:
-        """Return the id to ask with: that of the first time, where it was asked before, or it is another body."""
-        known, asked = self._free_id(), self._asked
-        return asked[idempotency_key] if isinstance(idempotency_key, str) and idempotency_key in asked else known
+        """Return the id to ask with; none where the question that began the thread is asked again, as its body was."""
+        known = self._free_id()
+        return None if isinstance(idempotency_key, str) and idempotency_key in self._began_under else known
 
     def _free_id(self) -> str | None:
         """Return the id to go on with, or refuse to begin a second conversation beside the first."""

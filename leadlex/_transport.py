@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import random
+import sys
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -21,7 +22,15 @@ from attrs import define, field, frozen
 from ._body import MAX_ERROR, MAX_JSON, Clocks, Expired, GuardedText, Unusable, close, read_all
 from ._config import USER_AGENT, Settings
 from ._errors import ClientClosedError, LeadLexError
-from ._faults import Broken, Rejected, Translator, interrupted, without_traceback
+from ._faults import (
+    Broken,
+    Rejected,
+    Translator,
+    detach,
+    interrupted,
+    let_pass,
+    without_traceback,
+)
 from ._log import record
 from ._meta import Attempt, Charged, Meta, RateLimit
 from ._operations import Operation
@@ -94,6 +103,7 @@ class Call(Generic[T]):
     first_sent: datetime
     key_sent: float
     attempt_began: float
+    handled: BaseException | None
     attempts: int = 0
     tries: int = 0
     resumes: int = 0
@@ -195,11 +205,15 @@ class Transport:
             LeadLexError: It could not be had; the error says what was charged.
         """
         call = self.begin(operation)
-        while True:
-            outcome = await self._attempt(call)
-            if not isinstance(outcome, Broken):
-                return outcome
-            await self.again(call, outcome)
+        try:
+            while True:
+                outcome = await self._attempt(call)
+                if not isinstance(outcome, Broken):
+                    return outcome
+                await self.again(call, outcome)
+        except BaseException as error:
+            let_pass(error, call.handled)
+            raise
 
     def begin(self, operation: Operation[T]) -> Call[T]:
         """Open the record of a call."""
@@ -213,6 +227,7 @@ class Transport:
             first_sent=first_sent,
             key_sent=now - max(0.0, wall - first_sent.timestamp()),
             attempt_began=now,
+            handled=sys.exception(),
         )
 
     async def _attempt(self, call: Call[T]) -> T | Broken:
@@ -286,12 +301,7 @@ class Transport:
         call.attempts += 1
         call.attempt_began = self.time.now()
         call.progress.handed_over = True
-        try:
-            response = await home.client.send(self._request(call), stream=True, auth=None, follow_redirects=False)
-        except BaseException as error:
-            # A cancellation is not translated, and goes up with httpx's frames, whose locals hold the request.
-            error.__traceback__ = None
-            raise
+        response = await home.client.send(self._request(call), stream=True, auth=None, follow_redirects=False)
         home.responses.add(response)
         # httpcore looks the read timeout up again for the body; until the head, Lexi may think. Who is not httpcore,
         # and so gives no trace of it, may not look.
@@ -300,12 +310,14 @@ class Transport:
         return response
 
     def _request(self, call: Call[Any]) -> httpx.Request:
-        timeout, note = self.settings.timeout, call.progress.note
+        timeout, progress = self.settings.timeout, call.progress
+        times = {"connect": timeout.connect, "write": timeout.write, "pool": timeout.pool, "read": None}
 
         async def trace(name: str, info: Mapping[str, Any]) -> None:  # httpcore awaits it
-            note(name, info)
+            progress.note(name, info)
+            if progress.status is None:  # a proxy's answer is a part of connecting, Lexi's takes its time
+                times["read"] = None if progress.started else timeout.connect
 
-        times = {"connect": timeout.connect, "write": timeout.write, "pool": timeout.pool, "read": None}
         request = httpx.Request(
             call.operation.method,
             self._url(call.operation),
@@ -395,6 +407,7 @@ class Transport:
 
     def broken(self, call: Call[Any], error: Exception) -> Broken:
         """Translate whatever ended an attempt."""
+        detach(error, call.handled)
         if isinstance(error, Rejected):
             return error.broken
         if self.homes.closed:

@@ -53,12 +53,18 @@ _decoder: Final = json.JSONDecoder(parse_float=_finite, parse_constant=_refuse_c
 _encoder: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
+MAX_VALUES: Final = 500_000
+"""Values that JSON may have, all levels together: 15 KB of gzip can stand for `{}` by the million, of 64 bytes each."""
+
+
 def loads(text: str) -> Any:  # noqa: ANN401  # JSON
     """Read JSON; of a repeated name the last one counts.
 
     Raises:
-        WireError: It is none, is nested too deep, or has a number that nothing can hold.
+        WireError: It is none, is nested too deep, has a number that nothing can hold, or has more than 500,000 values.
     """
+    if len(text) > MAX_VALUES and _has_too_many_values(text):
+        raise WireError(f"it has more than {MAX_VALUES:,} values")
     text = text.strip(" \t\n\r")  # RFC 8259, 2: "ws"; `decode` looks for it with two regular expressions
     try:
         value, end = _decoder.raw_decode(text)
@@ -67,6 +73,24 @@ def loads(text: str) -> Any:  # noqa: ANN401  # JSON
     except (ValueError, RecursionError):
         pass
     raise WireError("it is not valid JSON") from None
+
+
+_WINDOW: Final = 64 << 10
+
+
+def _has_too_many_values(text: str) -> bool:
+    """Count values before any is made; what stands in quotes is left out only where all signs together are too many."""
+    if sum(map(text.count, ",[{")) < MAX_VALUES:
+        return False
+    text = text.replace("\\\\", "").replace('\\"', "")  # from here on a quote begins or ends a text
+    values, quoted = 1, 0
+    for at in range(0, len(text), _WINDOW):
+        pieces = text[at : at + _WINDOW].split('"')
+        bare = "0".join(pieces[quoted::2])
+        # Each value but the first follows one of these signs; an empty list or object has none.
+        values += sum(map(bare.count, ",[{")) - sum(map(bare.count, ("[]", "{}")))
+        quoted = (quoted + len(pieces) - 1) % 2
+    return values > MAX_VALUES
 
 
 def loads_bytes(body: bytes) -> Any:  # noqa: ANN401  # JSON
@@ -81,14 +105,31 @@ def dumps(value: object) -> bytes:
     """Write JSON as compact UTF-8.
 
     Raises:
-        WireError: The value has no JSON (a lone surrogate, NaN, a cycle, another type).
+        WireError: The value has no JSON (a lone surrogate, NaN, a cycle, another type), or is too large.
     """
+    if _is_too_large(value):
+        raise WireError("something that JSON can't hold: a cycle, or more than 500,000 values")
     try:
         return _encoder.encode(value).encode()
     except UnicodeEncodeError:
         raise WireError("a lone surrogate, which is not text") from None
     except (TypeError, ValueError, RecursionError):
         raise WireError("something that JSON can't hold") from None
+
+
+def _is_too_large(value: object) -> bool:
+    """Count values before any is written: what holds one thing many times is small in memory and huge in JSON."""
+    left, waiting = MAX_VALUES, [value]
+    while waiting and left >= 0:
+        each = waiting.pop()
+        left -= 1
+        if isinstance(each, str):
+            left -= len(each) >> 7  # the same for text, above what an operation's body may have
+        elif isinstance(each, dict):
+            waiting += each.values()
+        elif isinstance(each, list | tuple):
+            waiting += each
+    return left < 0
 
 
 # Values ----------------------------------------------------------------------------------------------------------
@@ -448,8 +489,8 @@ def ends_stream(tail: str) -> bool:
 
 def _is_last(name: str, data: str) -> bool:
     try:
-        if name == "done" and not _is_end(data):
-            return isinstance(loads(data), dict)  # half of one is how a stream looks that was cut
-        return isinstance(event_of(name, data), End)
+        if name in ("message", "done") and _is_end(data):
+            return True
+        return name == "done" and isinstance(loads(data), dict)  # half of one is how a stream looks that was cut
     except WireError:
         return False

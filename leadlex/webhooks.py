@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import hmac
 import json
-import math
+import re
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Any, Final, Protocol, TypeVar, cast
 
@@ -28,6 +28,10 @@ T = TypeVar("T")
 
 TOLERANCE: Final = 300.0
 """Seconds that a delivery may be old, or ahead of this machine's clock."""
+
+MAX_BODY: Final = 16 << 20
+MAX_VALUES: Final = 500_000
+_MAX_TOLERANCE: Final = 1e9
 
 _SIGNATURE: Final = "X-LeadLex-Signature"
 _DELIVERY_ID: Final = "X-LeadLex-Delivery-ID"
@@ -107,8 +111,8 @@ def now() -> datetime:
 
 
 def _tolerance(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not (math.isfinite(value) and value > 0):
-        raise ConfigurationError("tolerance must be a number of seconds above 0.")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= _MAX_TOLERANCE:
+        raise ConfigurationError("tolerance must be a number of seconds above 0, at most 1,000,000,000.")
     return value
 
 
@@ -187,6 +191,9 @@ def _event(body: bytes, delivery_id: str | None) -> WebhookEvent:
 
 
 def _object(body: bytes) -> dict[str, Any]:
+    # Each value but the first stands behind one of these signs; that text has some too is no matter in a delivery.
+    if len(body) > MAX_BODY or sum(map(body.count, (b",", b"[", b"{"))) > MAX_VALUES:
+        raise WebhookVerificationError("The body is signed but is too large to be a delivery.")
     try:
         told = json.loads(body.decode("utf-8-sig"))
     except (ValueError, RecursionError):
@@ -204,9 +211,14 @@ def _field(told: dict[str, Any], name: str, kind: type[T]) -> T:
     return value
 
 
+# RFC 3339, 5.7: a leap second, which Python does not know.
+_LEAP: Final = re.compile(r"(?<=[T ]23:59:)60(?!\d)")
+
+
 def _moment(text: str) -> datetime:
+    text = text.upper()  # RFC 3339, 5.6: "t" and "z" may be small
     try:
-        moment = datetime.fromisoformat(text)
+        moment = datetime.fromisoformat(_LEAP.sub("59", text)) + timedelta(seconds=bool(_LEAP.search(text)))
         return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
     except (ValueError, OverflowError):
         raise WebhookVerificationError("The body is signed but its timestamp is not ISO 8601.") from None

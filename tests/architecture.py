@@ -22,7 +22,7 @@ PACKAGE = "leadlex"
 
 #: From the ground up; on one floor from left to right. A room imports from lower floors and from its left.
 FLOORS = (
-    ("_meta", "_events", "_models", "_green"),
+    ("_meta", "_events", "_markdown", "_models", "_green"),
     ("_errors", "_config", "_log"),
     ("_wire", "_operations", "_retry", "_replay"),
     ("_alarm", "_pool", "_session", "_aiohttp", "_body", "_faults", "_transport"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
 import textwrap
@@ -16,6 +17,8 @@ import httpx
 import pytest
 
 import leadlex
+from benchmarks import server as benchmarks_server
+from benchmarks.server import Plan
 from leadlex import (
     APIConnectionError,
     APIResponseError,
@@ -476,6 +479,30 @@ def test_many_streams_at_once() -> None:
     with ServerProcess(LexiScript()) as server, no_leaks(), must_not_hang(20):
         anyio.run(main)
         assert len(server.requests) == 200
+
+
+@pytest.mark.heavy
+def test_ten_thousand_streams_at_once() -> None:
+    """Ten thousand streams that begin together are whole with the usual clocks: none counts our own loop's lag."""
+
+    async def main() -> list[Exception]:
+        errors: list[Exception] = []
+        lexi = leadlex.AsyncLeadLex(API_KEY, **over(base_url=f"{url}/{Plan(events=20, pause=500)}", retries=0))
+        async with lexi, anyio.create_task_group() as group:
+            for _ in range(10_000):
+                group.start_soon(read, lexi, errors)
+        return errors
+
+    async def read(lexi: Any, errors: list[Exception]) -> None:
+        try:
+            await lexi.stream_chat("Hi").final_reply()
+        except leadlex.LeadLexError as error:
+            errors.append(error)
+
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    with benchmarks_server.running() as url:
+        assert anyio.run(main) == []
 
 
 FORGOTTEN = """

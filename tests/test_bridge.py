@@ -30,9 +30,9 @@ from leadlex import (
     _bridge,
     _green,
     _log,
-    _retry,
 )
-from leadlex._bridge import BUFFER, Bridge, _Call, _drive
+from leadlex._bridge import BUFFER, BUFFER_SIZE, Bridge, _Call, _drive
+from leadlex._events import size_of
 from tests.matrix.oracles import AT_ONCE, PATIENT
 from tests.support.answers import chunk, sse_head
 from tests.support.captures import CAPTURE_TEXT, encode_stream, text_events
@@ -397,7 +397,6 @@ class Forked:
     def __enter__(self) -> Self:
         self._parent = os.getpid()
         self._patch.setattr(os, "getpid", lambda: self._parent + 1)
-        _retry._unlock_all()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -440,6 +439,23 @@ def test_a_slow_reader(script: Any) -> None:
         assert len(stream._pump._buffer.events) <= AHEAD < WORDS
         assert isinstance(first, leadlex.TextDelta)
         assert first.delta + "".join(stream.text_stream) == "word " * WORDS
+
+
+def test_a_slow_reader_of_large_events() -> None:
+    """What is read ahead is bounded in bytes too, and all of it comes once its reader goes on."""
+    event = b'event: thinking\ndata: {"text": "%b"}\n\n' % (b"a" * 60_000)
+    stream = event * 1000 + encode_stream([*text_events("word", size=4), ("done", {"credits_remaining": 1})])
+    with no_leaks(), ScriptedServer(LexiScript(stream=stream, sizes=(len(event),))) as server, client(server) as lexi:
+        asked = lexi.stream_chat("Hi")
+        buffer = asked._pump._buffer
+        next(asked)
+        with must_not_hang():
+            while buffer._room is None:
+                time.sleep(0.01)
+        assert sum(map(size_of, buffer.events)) + 70_000 >= BUFFER_SIZE
+        assert len(buffer.events) < 2 * BUFFER_SIZE / len(event)
+        assert sum(isinstance(each, leadlex.Thinking) for each in asked) == 999
+        assert asked.final_reply().response == "word"
 
 
 def test_closing_under_a_full_buffer() -> None:

@@ -7,6 +7,7 @@ import hashlib
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -17,7 +18,7 @@ from tests.matrix.test_a_connect import trusted as trusted  # noqa: PLC0414  # a
 from tests.support.faces import API_KEY, AsyncFace, Face
 from tests.support.lexi import LexiScript
 from tests.support.proxy import Proxy, SocksProxy
-from tests.support.server import ScriptedServer
+from tests.support.server import Connection, ScriptedServer
 from tests.support.tls import authority_pem, identity
 
 ONE_FACE = AsyncFace("asyncio")
@@ -52,6 +53,34 @@ def test_socks(face: Face, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("ALL_PROXY", f"socks5://127.0.0.1:{proxy.port}")
         observe(face, call, server).expect(None, attempts=1)
         assert proxy.asked_for == [server.port]
+
+
+def test_a_certificate_behind_socks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A certificate that can't be trusted is the service's, not that of the SOCKS proxy that leads there."""
+    with ScriptedServer(LexiScript(), tls=identity("unknown_ca")) as server, SocksProxy() as proxy:
+        monkeypatch.setenv("ALL_PROXY", f"socks5://127.0.0.1:{proxy.port}")
+        seen = observe(ONE_FACE, "chat", server, healed=None)
+        way = rf"127.0.0.1:{server.port} \(reached through the proxy 127.0.0.1:{proxy.port}\)"
+        seen.expect(APIConnectionError, charged="no", attempts=1, says=f"The certificate of {way} is not trusted")
+
+
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [
+        ("unknown_ca", "The certificate of the proxy {proxy} is not trusted .*SSL_CERT_FILE"),
+        (None, "at the proxy {proxy} does not speak TLS.*Write http:// in front of the proxy: HTTPS_PROXY=http://"),
+    ],
+)
+def test_tls_of_a_proxy(kind: Any, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is wrong with the TLS of a proxy is told as the proxy's, and LeadLex has heard nothing."""
+    with served() as server, ScriptedServer(_refuse, tls=identity(kind) if kind else None) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", f"https://clerk:hunter2@127.0.0.1:{proxy.port}")
+        seen = observe(ONE_FACE, "chat", server, healed=None)
+        seen.expect(APIConnectionError, charged="no", attempts=1, says=says.format(proxy=f"127.0.0.1:{proxy.port}"))
+
+
+def _refuse(connection: Connection) -> None:
+    connection.send(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
 
 
 @pytest.mark.parametrize("package", [None, ModuleType("socksio")], ids=["missing", "too old"])

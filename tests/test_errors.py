@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+import socket
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any, get_args
@@ -45,7 +46,7 @@ from leadlex._errors import Clock, status_error_class
 from leadlex.sandbox import Sandbox
 from tests.support.answers import answer, json_answer, sse_head
 from tests.support.faces import API_KEY, Face
-from tests.support.server import Connection, ScriptedServer
+from tests.support.server import Connection, ScriptedServer, dead_port
 
 KEY = "0b2ad1b1-1c0c-4ed3-8f7f-2f9d1a3f9c55"
 NOON = datetime(2026, 4, 17, 12, tzinfo=UTC)
@@ -496,6 +497,24 @@ def test_no_error_shows_the_key(face: Face, script: str) -> None:
     assert caught.value.meta is not None
     assert API_KEY not in " ".join([*shown, *headers.values()])
     assert API_KEY.encode() not in pickle.dumps(caught.value)
+
+
+@pytest.mark.parametrize("call", ["chat", "stream_chat"])
+def test_what_the_caller_was_handling_is_left_alone(face: Face, call: str) -> None:
+    """An exception of the user's own, in whose handling a call fails, keeps its traceback and explains nothing."""
+
+    async def scenario(lexi: Any) -> None:
+        try:
+            raise socket.gaierror("a name of the user's own")  # the very case
+        except OSError as mine:
+            with pytest.raises(APIConnectionError) as caught:
+                await (lexi.chat("Hi") if call == "chat" else lexi.stream_chat("Hi").final_reply())
+            assert mine.__traceback__ is not None  # noqa: PT017  # it is not what is expected
+            assert "host name" not in str(caught.value)
+            assert caught.value.__context__ is not caught.value.__cause__
+
+    with dead_port() as url:
+        face.run(scenario, base_url=url, retries=0)
 
 
 def test_the_public_names_are_these_classes() -> None:

@@ -248,7 +248,10 @@ def test_known_shapes_are_rendered() -> None:
         "    async def one(self, id: str, *, limit: int = 1) -> int:\n        return 1\n\n"
         "    def two(self) -> AsyncThread:\n        return 1\n\n"
         "    @property\n    def three(self) -> int:\n        return 1\n\n"
-        "    def four(self) -> Batched[int]:\n        return 1\n"
+        "    def four(self) -> Batched[int]:\n        return 1\n\n"
+        "    async def five(self, conversation_id: str, contact_id: str, deal_id: str, user_id: str, "
+        "idempotency_key: str, method: str, path: str) -> int:\n"
+        "        return 1\n"
     )
     made = _gen.generate(text)
     assert "    def one(self, id: str, *, limit: int = 1) -> int:  # noqa: A002" in made
@@ -256,3 +259,6 @@ def test_known_shapes_are_rendered() -> None:
     assert "        return Thread(self._wrapped.two(), self._bridge)" in made
     assert "    @property\n    def three(self) -> int:\n        return self._wrapped.three\n" in made
     assert "    def four(self) -> Iterator[int]:\n        return Batches(self._bridge, self._wrapped.four())\n" in made
+    assert (
+        "        twin = self._wrapped.five(\n" in made or "        twin = self._wrapped.five(conversation_id, " in made
+    )

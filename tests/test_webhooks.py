@@ -63,6 +63,26 @@ def test_the_signature_is_the_one_that_openssl_makes() -> None:
     assert event.event == "task.approved"
 
 
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("2026-04-17t10:30:00z", NOW),
+        ("2026-04-17T23:59:60Z", datetime(2026, 4, 18, tzinfo=UTC)),
+        ("2026-04-17 23:59:60.5+00:00", datetime(2026, 4, 18, 0, 0, 0, 500_000, tzinfo=UTC)),
+    ],
+)
+def test_a_timestamp_is_read_as_it_may_be_written(text: str, moment: datetime) -> None:
+    """Small letters and a leap second are dates too (RFC 3339)."""
+    body = body_of({**TOLD, "timestamp": text})
+    assert webhooks.verify(body, headers_for(body), SECRET, tolerance=1e6).timestamp == moment
+
+
+@pytest.mark.parametrize("data", [b"[%b1]" % (b"{}," * 600_000), b'"%b"' % (b"a" * (17 << 20))], ids=["values", "text"])
+def test_a_body_that_would_fill_memory_is_refused(data: bytes) -> None:
+    """What is signed is bounded all the same, before any of it is read."""
+    assert "too large to be a delivery" in refusal(b'{"event": "e", "data": %b}' % data)
+
+
 def test_an_event_without_delivery_id_is_read() -> None:
     """The delivery's id is None where the header is absent."""
     body = body_of()
@@ -204,7 +224,7 @@ def test_a_secret_that_is_none_is_a_configuration_error(secret: Any) -> None:
         webhooks.verify(body_of(), {}, secret)
 
 
-@pytest.mark.parametrize("tolerance", [0, -1, float("nan"), float("inf"), True, "300", None])
+@pytest.mark.parametrize("tolerance", [0, -1, float("nan"), float("inf"), True, "300", None, 10**400])
 def test_a_tolerance_that_is_none_is_a_configuration_error(tolerance: Any) -> None:
     """A tolerance is a number of seconds above 0."""
     with pytest.raises(ConfigurationError, match="tolerance must be"):

@@ -9,6 +9,7 @@ import ssl
 import zlib
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from sys import getsizeof
 from typing import Any
 
 import anyio
@@ -36,9 +37,10 @@ from leadlex import (
 )
 from leadlex._body import MAX_DRAIN, Clocks, Expired, GuardedText, LineGuard, Unusable, read_all
 from leadlex._config import Key
+from leadlex._events import size_of
 from leadlex._faults import Broken, Translator, cut_short, interrupted, without_traceback
 from leadlex._operations import conversation
-from leadlex._replay import Divergence, Replay, Transcript
+from leadlex._replay import KEPT, Divergence, Replay, Transcript
 from leadlex._retry import Fault, Progress
 from leadlex._wire import (
     END,
@@ -89,6 +91,39 @@ class TestJson:
         circle.append(circle)
         with pytest.raises(WireError, match="can't hold"):
             dumps(circle)
+
+    @pytest.mark.parametrize("text", ["[%s1]", '{"a": [%s1]}', '["a,[{", "\\",",%s"a"]'])
+    @pytest.mark.parametrize("items", ["{},", "[ ],", "1,", '"",', '"\\"",', '{"a":{}},', '[[1],"{,,"],'])
+    def test_too_many_values(self, text: str, items: str) -> None:
+        """JSON of more than 500,000 values is refused before one is made; as many signs in its texts are none."""
+        many = items * 20
+        assert loads(text % many)
+        for count, is_refused in ((100_000, False), (600_000, True)):
+            whole = text % (items * count)
+            if is_refused:
+                with pytest.raises(WireError, match="more than 500,000 values"):
+                    loads(whole)
+            else:
+                assert loads(whole)
+
+    def test_many_signs_in_text(self) -> None:
+        """Commas and brackets in texts are no values, however many; what is no JSON is told as before."""
+        signs = ",[{" * 400_000
+        assert loads(f'["{signs}", {{"a": "{signs}"}}]') == [signs, {"a": signs}]
+        assert loads("[" + ",".join(['"a,b"'] * 300_000) + "]") == ["a,b"] * 300_000
+        for none in ('"a,"' * 700_000, '"' + signs, signs + '"'):
+            with pytest.raises(WireError, match=r"not valid JSON|more than 500,000 values"):
+                loads(none)
+
+    def test_too_many_values_to_write(self) -> None:
+        """What holds one thing many times is refused before it is written."""
+        laughs: Any = "ha" * 1000
+        for _ in range(9):
+            laughs = {str(number): laughs for number in range(10)}
+        for value in (laughs, [[0] * 1000] * 1000, ["ha" * 1000] * 50_000, ((),) * 600_000):
+            with pytest.raises(WireError, match="more than 500,000 values"):
+                dumps(value)
+        assert len(dumps([1] * 400_000)) == 800_001
 
 
 class TestValues:
@@ -399,6 +434,31 @@ class TestTranscript:
         assert handed_out(event).begun
         assert not handed_out(TextDelta("")).begun
 
+    def test_bounded(self, caplog: pytest.LogCaptureFixture) -> None:
+        """Of thinking and tool steps 8 MiB are kept, and the rest is counted; that is told once."""
+        step = ToolStep("deals.get", "started", extra={"found": [{"id": "x" * 1000}] * 100})
+        for event in (Thinking("x" * 10_000), ToolStep("t", "s", "x" * 10_000), step):
+            transcript = handed_out(*[event] * 2000, TextDelta("a"), Thinking("late"), ToolStep("late", "late"))
+            reply = transcript.reply(None, None)
+            kept = len(reply.thinking) + len(reply.tool_steps)
+            assert KEPT // 2 < kept * size_of(event) <= KEPT
+            assert (transcript.thoughts + transcript.steps, reply.response) == (2002, "a")
+        assert caplog.messages == ["dropped field=thinking and tool steps of a reply, after 8 MiB"] * 3
+
+    def test_size(self) -> None:
+        """The size of an event is about what it takes, whatever is in it."""
+        for text in ("x" * 10_000, "\U0001f642" * 10_000):
+            for event in (
+                TextDelta(text),
+                TextDelta("a", text),
+                Thinking(text),
+                ToolStep("a", "b", text),
+                Done(1, text),
+            ):
+                assert getsizeof(text) < size_of(event) < getsizeof(text) + 500
+            assert 0 < size_of(UnknownEvent(text, text)) - 2 * getsizeof(text) < 500
+        assert size_of(TextDelta("a", extra={"a": [{}] * 1000})) > 72_000
+
     def test_billed(self) -> None:
         """Only a `done` that tells something tells of the charge."""
         assert [handed_out(*events).billed for events in ([], [Done()], [Done(1)])] == [False, False, True]
@@ -444,6 +504,30 @@ class TestReplay:
         replay = Replay(handed_out(STEP, other))
         assert replay.new_part(other) is None
         assert replay.new_part(ToolStep("b", "started")) == ToolStep("b", "started")
+
+    def test_skips_what_was_not_kept(self) -> None:
+        """Thinking and tool steps that were handed out and not kept don't come again, and new ones do."""
+        large = "x" * (5 << 20)
+        seen: list[StreamEvent] = [
+            ToolStep("a", "started", large),
+            STEP,
+            ToolStep("b", "started", large),
+            ToolStep("c", "started"),
+            STEP,
+            Thinking(large),
+            Thinking("Hm"),
+            TextDelta("The deal", "conv_1"),
+            ToolStep("d", "started"),
+        ]
+        transcript = handed_out(*seen)
+        assert (transcript.tool_steps, transcript.thinking) == (seen[:2], [])
+        late: list[StreamEvent] = [ToolStep("e", "started"), Thinking("So"), TextDelta("!", "conv_1"), Done(1)]
+        again: list[StreamEvent]
+        for again, taken in ((seen, 0), ([seen[0], *seen[2:4], *seen[5:]], 1)):
+            replay = Replay(transcript)
+            assert [replay.new_part(event) for event in again] == [None] * len(again)
+            # Where a replay left out one that was not kept, the next step is taken for it.
+            assert [event for event in map(replay.new_part, late) if event] == late[taken:]
 
     @pytest.mark.parametrize(
         ("event", "why"),

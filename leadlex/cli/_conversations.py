@@ -9,7 +9,7 @@ from typing import Final
 
 from ._output import Output, show_all
 from ._session import connect
-from ._values import as_markdown
+from ._text import visible
 
 _PAGE: Final = 100
 """The most that the service puts on a page."""
@@ -43,4 +43,4 @@ def export(options: Namespace, out: Output) -> None:
         out.value(conversation)
     else:
         out.close()
-        sys.stdout.write(as_markdown(conversation))
+        sys.stdout.write(visible(conversation.to_markdown()))

@@ -34,15 +34,6 @@ def described(value: Value) -> Text:
             return Text("\n").join(_page(value))
 
 
-def as_markdown(conversation: Conversation) -> str:
-    """Write a conversation as Markdown, the oldest message first."""
-    begun = f", begun {_utc(conversation.created_at)}" if conversation.created_at else ""
-    parts = [f"# {_title(conversation)}", f"Conversation {one_line(conversation.id)}{begun}"]
-    for message in oldest_first(conversation):
-        parts += [f"## {_name(message)}{_dash(message.created_at)}", visible(_content(message))]
-    return "\n\n".join(parts) + "\n"
-
-
 def oldest_first(conversation: Conversation) -> list[Message]:
     """Sort the messages: the service says that it sends the latest first, and shows the oldest first."""
     return sorted(conversation.messages, key=_moment)
@@ -113,11 +104,3 @@ def _content(message: Message) -> str:
     if message.content or message.tool_output is None:
         return message.content
     return json.dumps(message.tool_output, ensure_ascii=False, indent=2)
-
-
-def _dash(moment: datetime | None) -> str:
-    return f" · {_utc(moment)}" if moment else ""
-
-
-def _utc(moment: datetime) -> str:
-    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")

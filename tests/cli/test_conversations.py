@@ -10,7 +10,7 @@ import pytest
 
 import leadlex
 from leadlex import Conversation, Message
-from leadlex.cli._values import as_markdown, described
+from leadlex.cli._values import described
 from leadlex.sandbox import Sandbox
 
 from .conftest import Run
@@ -65,7 +65,7 @@ def test_a_conversation_is_exported(run: Run, sandbox: Sandbox) -> None:
     assert (result.code, result.err) == (0, "")
     assert re.fullmatch(
         rf"# {re.escape(SHOWN)}\n\nConversation conv_000001, begun {MOMENT} UTC\n\n"
-        rf"## You · {MOMENT} UTC\n\nHello\n\tLexi\n\n## Lexi · {MOMENT} UTC\n\nHello!\n",
+        rf"## You · {MOMENT} UTC\n\n> Hello\n> \tLexi\n\n## Lexi · {MOMENT} UTC\n\n> Hello!\n",
         result.out,
     )
 
@@ -93,10 +93,10 @@ def test_tool_records_are_shown_by_their_name(run: Run, sandbox: Sandbox) -> Non
 def test_the_export_sorts_what_the_service_sent_newest_first() -> None:
     """Messages are sorted by time, and what lacks title, time, role and text is shown all the same."""
     late, early = (Message(id=f"m{hour}", role="user", content=f"{hour}", created_at=at(hour)) for hour in (9, 8))
-    text = as_markdown(Conversation(id="conv_1", messages=(late, early, Message(id="m0"))))
+    text = Conversation(id="conv_1", messages=(late, early, Message(id="m0"))).to_markdown()
     assert text == (
-        "# conv_1\n\nConversation conv_1\n\n## ?\n\n\n\n## You · 2026-04-17 08:00 UTC\n\n8\n\n"
-        "## You · 2026-04-17 09:00 UTC\n\n9\n"
+        "# conv_1\n\nConversation conv_1\n\n## ?\n\n>\n\n## You · 2026-04-17 08:00 UTC\n\n> 8\n\n"
+        "## You · 2026-04-17 09:00 UTC\n\n> 9\n"
     )
 
 

@@ -20,6 +20,6 @@ def face(request: pytest.FixtureRequest) -> Face:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run a test with each face that tells something of its own."""
     if "face" in metafunc.fixturenames:
-        table = metafunc.module.__name__.rpartition(".")[2]
+        table = str(getattr(metafunc.module, "__name__", "")).rpartition(".")[2]
         faces = [*FACES, OVER_AIOHTTP] if table in _WIRE else FACES
         metafunc.parametrize("face", faces, ids=lambda face: face.name, indirect=True)

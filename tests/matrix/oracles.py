@@ -204,7 +204,7 @@ def observe(  # noqa: PLR0913  # a row differs in any of these
     async def scenario(lexi: Any) -> None:
         with peak_memory_below(MEMORY + memory):  # O8
             async with around(lexi) if around else contextlib.nullcontext():
-                await _attempt(lexi, seen)
+                await attempt(lexi, seen)
         if healed is not None:
             with healed():
                 assert await lexi.tasks(), "O7: another call's answer"
@@ -221,7 +221,8 @@ def observe(  # noqa: PLR0913  # a row differs in any of these
     return seen
 
 
-async def _attempt(lexi: Any, seen: Seen) -> None:
+async def attempt(lexi: Any, seen: Seen) -> None:
+    """Make the call and keep how it ended."""
     began = time.monotonic()
     try:
         seen.value = await _MAKE[seen.call](lexi, seen)
@@ -264,7 +265,7 @@ def check_text(seen: Seen, truth: str) -> None:
         assert seen.error.idempotency_key
 
 
-def check_secrets(lines: Sequence[str], error: Exception | None, *secrets: str) -> None:
+def check_secrets(lines: Sequence[str], error: BaseException | None, *secrets: str) -> None:
     """Check O6: the key and the message's text are in no log record, error, pickle or captured local."""
     told = {"logs": "\n".join(lines), "error": "\n".join(shown(error)) if error else ""}
     for place, text in told.items():

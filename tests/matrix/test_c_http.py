@@ -310,6 +310,15 @@ def test_bomb(face: Face, call: Call) -> None:
     expect_unusable(face, call, coded(call, b"gzip", bomb()), says="larger|longer", memory=JSON_CAP)
 
 
+@json_call
+@pytest.mark.row("C16")
+def test_bomb_of_values(face: Face, call: Call) -> None:
+    """15 KB that stand for five million values are refused before one is made."""
+    body = gzip.compress(b"[" + b"{}," * (5 << 20) + b"1]")
+    assert len(body) < 20_000
+    expect_unusable(face, call, coded(call, b"gzip", body), says="500,000 values", memory=2 * JSON_CAP)
+
+
 @every_call
 @pytest.mark.row("C17")
 def test_bomb_in_a_bomb(face: Face, call: Call) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import zlib
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
@@ -28,11 +29,12 @@ from leadlex import (
     ToolStep,
     UnknownEvent,
 )
-from tests.matrix.oracles import Seen, observe, spoiled
+from tests.matrix.oracles import Seen, observe, peak_memory_below, spoiled
 from tests.support.answers import chunk, last_chunk, sse_head
 from tests.support.captures import CAPTURE, CAPTURE_TEXT, DONE_LINE, encode_event
 from tests.support.faces import AsyncFace, Face
 from tests.support.lexi import Answer, Cut, LexiScript, Plain, Raw
+from tests.support.resources import must_not_hang
 from tests.support.server import Connection, ScriptedServer
 
 ONCE = AsyncFace("asyncio")
@@ -460,6 +462,50 @@ def test_any_order(face: Face) -> None:
     seen = ask(face, text(HALF) + thought + b"".join(tools) + thought + DONE, HALF)
     seen.expect(None, attempts=1)
     assert seen.events == events
+
+
+_LONG = {"thinking": b'{"text": "%b"}', "tool_step": b'{"tool": "t", "status": "s", "summary": "%b"}', "mood": b"%b"}
+
+
+def _squeezed(name: str, mebibytes: int) -> bytes:
+    """Make a compressed stream that is a thousand times as long: much of one event, a little text, an end."""
+    squeeze, some = zlib.compressobj(9, wbits=31), event(name, _LONG[name] % (b"a" * 60_000)) * 17
+    pieces = [squeeze.compress(some) for _ in range(mebibytes)]
+    return b"".join([*pieces, squeeze.compress(text(HALF) + DONE + DONE_LINE), squeeze.flush()])
+
+
+@pytest.mark.row("F24")
+@pytest.mark.parametrize("mebibytes", [60, pytest.param(406, marks=pytest.mark.heavy)])
+@pytest.mark.parametrize("name", _LONG)
+def test_much_beside_the_text(face: Face, name: str, mebibytes: int, caplog: pytest.LogCaptureFixture) -> None:
+    """Some hundred KiB that stand for hundreds of MiB beside the text are handed out, and hardly kept."""
+    body = _squeezed(name, mebibytes)
+    fault = Raw(sse_head({"Content-Encoding": "gzip"}, chunked=False, length=len(body)) + body)
+
+    async def scenario(lexi: Any) -> None:
+        count, stream = 0, lexi.stream_chat("Hi")
+        with peak_memory_below(64 << 20):
+            async for _ in stream:
+                count += 1
+            reply = await stream.final_reply()
+        assert (count, reply.response) == (17 * mebibytes + 2, HALF)
+        assert sum(map(len, reply.thinking)) + sum(len(step.summary or "") for step in reply.tool_steps) < 8 << 20
+
+    with ScriptedServer(spoiled("stream", fault)) as server, must_not_hang():
+        face.run(scenario, base_url=server.url)
+    assert sum(each.startswith("dropped") for each in caplog.messages) == (name != "mood")
+
+
+@pytest.mark.row("F24")
+def test_too_many_values_beside_the_text(face: Face) -> None:
+    """An event that would fill memory comes as the text it was, where the answer can do without; else it is refused."""
+    many = b'{"a":[\n' + b"\n".join([b"{}," * 100_000] * 8) + b"\n1]}"
+    data = b"\ndata: ".join(many.split(b"\n"))
+    seen = ask(face, text(HALF) + event("thinking", data) + event("tool_step", data) + DONE, HALF)
+    seen.expect(None, attempts=1)
+    assert seen.events[1:3] == [Thinking(extra={"data": many.decode()}), ToolStep(extra={"data": many.decode()})]
+    seen = ask(face, text(HALF) + event("text", data) + DONE, HALF)
+    seen.expect(APIResponseError, charged="unknown", attempts=1, text=HALF, says="more than 500,000 values")
 
 
 # Bodies ------------------------------------------------------------------------------------------------------------

@@ -7,11 +7,18 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import signal
+import subprocess
+import sys
 import threading
-from collections.abc import Generator
+import time
+from collections.abc import Generator, Sequence
 from functools import partial
 from typing import Any
 
+import anyio
+import anyio.lowlevel
+import attrs
 import pytest
 from attrs import evolve
 
@@ -23,10 +30,10 @@ from leadlex import (
     TextDelta,
     Timeout,
 )
-from tests.matrix.oracles import AT_ONCE, CALLS, Call, Seen, check_secrets, observe, spoiled
+from tests.matrix.oracles import AT_ONCE, CALLS, Call, Seen, attempt, check_secrets, observe, spoiled
 from tests.support.answers import sse_head
 from tests.support.captures import CAPTURE, CAPTURE_TEXT, encode_event, reword
-from tests.support.faces import Face
+from tests.support.faces import OVER_AIOHTTP, AsyncFace, Face
 from tests.support.lexi import Cut, Fault, LexiScript, Plain, Raw
 from tests.support.process import ServerProcess
 from tests.support.resources import must_not_hang, no_leaks
@@ -213,7 +220,7 @@ class TestSilence:
     @pytest.mark.parametrize("call", CALLS)
     def test_head(self, face: Face, call: Call) -> None:
         """A head that comes byte by byte is `total`'s, on a stream `first_event`'s, which is asked again."""
-        timeout = Timeout(total=0.3) if call != "stream" else Timeout(first_event=0.2)
+        timeout = Timeout(total=0.2) if call != "stream" else Timeout(first_event=0.2)
         attempts = 3 if call == "stream" else 1
         drip = Raw(sse_head() + b"x" * 1000, how="stall", size=1, pause=0.02)
         with ScriptedServer(spoiled(call, drip, times=attempts)) as server:
@@ -248,6 +255,89 @@ class _Drip:
         body = b"".join(plain.body)
         connection.send(plain.head, *(plain.frame(body[i : i + 1]) for i in range(len(body))), pause=self._pause)
         plain.end(connection)
+
+
+class TestStopped:
+    """This side stood still, and what it waits for came meanwhile."""
+
+    #: Shorter than any stop below.
+    SHORT = Timeout(connect=0.2, write=0.2, pool=0.2, first_event=0.2, idle=0.2, event_idle=0.2)
+
+    @pytest.mark.row("G15")
+    @pytest.mark.parametrize("call", ["chat", "stream"])
+    @pytest.mark.parametrize("over", ["asyncio", "trio", "aiohttp"])
+    @pytest.mark.parametrize(
+        "steps", [(2, 6, 10), pytest.param(range(60), marks=pytest.mark.heavy)], ids=["some", "all"]
+    )
+    def test_busy(self, over: str, call: Call, steps: Sequence[int]) -> None:
+        """A loop that is kept busy at any step of a call, longer than each clock, loses nothing."""
+        face = OVER_AIOHTTP if over == "aiohttp" else AsyncFace(over)
+        timeout = attrs.evolve(self.SHORT, total=0.2) if call == "chat" else self.SHORT
+
+        async def scenario(lexi: Any) -> None:
+            seen = Seen(call)
+            async with anyio.create_task_group() as group:
+                group.start_soon(attempt, lexi, seen)
+                for _ in range(step):
+                    await anyio.lowlevel.checkpoint()
+                    time.sleep(0.001)  # noqa: ASYNC251  # the server gets on
+                time.sleep(0.5)  # noqa: ASYNC251  # it is the test
+            seen.expect(None)
+
+        with ServerProcess(LexiScript(sizes=(60,))) as server, no_leaks():
+            for step in steps:  # noqa: B007  # the scenario sees it
+                face.run(scenario, base_url=server.url, timeout=timeout, retries=0, resume=False)
+
+    @pytest.mark.row("G15")
+    @pytest.mark.parametrize("where", ["head", "body"])
+    @pytest.mark.parametrize("kind", ["sync", "asyncio", "trio", "aiohttp", "sync over aiohttp"])
+    def test_stopped(self, kind: str, where: str) -> None:
+        """A process that was stopped finds its answer there and reads it, whatever its clocks say by then."""
+
+        def late(connection: Connection, plain: Plain) -> None:
+            if where == "body":
+                connection.send(plain.head, *map(plain.frame, plain.body[:3]))
+            connection.wait_for("stopped")
+            connection.send(*([plain.head] * (where == "head")), *map(plain.frame, plain.body[3 * (where == "body") :]))
+            plain.end(connection)
+
+        with ScriptedServer(LexiScript(stream_fault=late)) as server:
+            program = [sys.executable, "-c", _READER.format(url=server.url, kind=kind)]
+            with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as reader:
+                assert server.wait_for_requests()
+                time.sleep(0.1)
+                reader.send_signal(signal.SIGSTOP)
+                server.release("stopped")
+                time.sleep(0.8)
+                reader.send_signal(signal.SIGCONT)
+                said, _ = reader.communicate(timeout=20)
+        assert said.strip() == CAPTURE_TEXT
+
+    @pytest.mark.row("G15")
+    def test_silent(self, face: Face) -> None:
+        """Where nothing came, a clock ends as it would have."""
+        with ScriptedServer(spoiled("stream", Cut(PLACE, "stall"))) as server:
+            seen = observe(face, "stream", server, timeout=Timeout(idle=0.3), retries=0, resume=False, deadline=0.3)
+            seen.expect(StreamInterruptedError, charged="unknown", text=FIRST)
+
+
+_READER = """
+import anyio, leadlex
+
+times = leadlex.Timeout(connect=0.5, write=0.5, pool=0.5, first_event=0.5, idle=0.5, event_idle=0.5)
+given = dict(api_key="wbk_test", base_url={url!r}, timeout=times, retries=0, resume=False)
+if "aiohttp" in {kind!r}:
+    given["http_client"] = leadlex.aiohttp_client
+
+async def main():
+    async with leadlex.AsyncLeadLex(**given) as lexi:
+        print((await lexi.stream_chat("Hi").final_reply()).response)
+
+if "sync over" in {kind!r} or {kind!r} == "sync":
+    print(leadlex.LeadLex(**given).stream_chat("Hi").final_reply().response)
+else:
+    anyio.run(main, backend="trio" if {kind!r} == "trio" else "asyncio")
+"""
 
 
 class TestSlow:

@@ -10,9 +10,11 @@ import gc
 import itertools
 import logging
 import random
+import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import Any
 
@@ -22,7 +24,7 @@ import pytest
 
 import leadlex
 from leadlex import ClientClosedError, ConfigurationError, RetryPolicy, StreamBusyError, StreamInterruptedError
-from tests.matrix.oracles import AT_ONCE, PATIENT
+from tests.matrix.oracles import AT_ONCE, PATIENT, check_secrets
 from tests.support.answers import chunk, json_answer, last_chunk, sse_head
 from tests.support.captures import CAPTURE_TEXT, encode_stream, text_events
 from tests.support.faces import API_KEY, AsyncFace, Face
@@ -30,7 +32,7 @@ from tests.support.journal import Entry, Journal
 from tests.support.lexi import CHAT, SUMMARY, Answer, Cut, LexiScript, Lost
 from tests.support.process import ServerProcess
 from tests.support.resources import must_not_hang, no_leaks
-from tests.support.server import Connection, ScriptedServer, black_hole
+from tests.support.server import Connection, ScriptedServer, black_hole, dead_port
 
 BACKENDS = ("asyncio", "trio")
 every_backend = pytest.mark.parametrize("backend", BACKENDS)
@@ -177,6 +179,114 @@ def test_cancelled_at_every_await(backend: str, way: Callable[..., Awaitable[boo
     with no_leaks(), lexi_server(bodies=ONE_PAGE) as server:
         anyio.run(main, server, backend=backend)
         gc.collect()
+
+
+#: Over httpcore and over aiohttp.
+every_transport = pytest.mark.parametrize("over", [None, leadlex.aiohttp_client], ids=["httpcore", "aiohttp"])
+SECRET = "Settle Doe v. Roe for 40,000"
+
+
+async def _secret_chat(lexi: Any) -> None:
+    await lexi.chat(SECRET)
+
+
+async def _secret_stream(lexi: Any) -> None:
+    await lexi.stream_chat(SECRET).final_reply()
+
+
+def _check_frames(error: BaseException | None) -> None:
+    """Check that neither the API key nor the question stands in what a debugger keeps of an exception."""
+    assert error is not None
+    check_secrets([], error, SECRET)
+    told = "".join(traceback.TracebackException.from_exception(error, capture_locals=True).format())
+    assert API_KEY not in told
+
+
+@pytest.mark.row("I19")
+@every_transport
+@pytest.mark.parametrize("act", [_secret_chat, _secret_stream], ids=["chat", "stream"])
+def test_frames_of_a_cancelled_call(act: Act, over: Any) -> None:
+    """Wherever a call is cancelled, no frame of its traceback holds the API key or the question."""
+
+    async def main(server: ScriptedServer) -> None:
+        for number in itertools.count(1):
+            async with leadlex.AsyncLeadLex(**options(server, http_client=over)) as lexi:
+                error = await _cancelled(act, lexi, number)
+            if error is None:
+                assert number > 3
+                return
+            _check_frames(error)
+
+    with no_leaks(), lexi_server() as server:
+        anyio.run(main, server, backend="asyncio")
+
+
+async def _cancelled(act: Act, lexi: Any, number: int) -> BaseException | None:
+    """Cancel a call at its n-th wait and return what came out, or None where it had ended."""
+    task = asyncio.current_task()
+    assert task is not None
+    try:
+        await CancelAt(act(lexi), number, task.cancel)
+    except asyncio.CancelledError as error:
+        task.uncancel()
+        return error
+    return None
+
+
+async def _by_wait_for(act: Act, lexi: Any) -> None:
+    await asyncio.wait_for(act(lexi), 0.1)
+
+
+async def _by_timeout(act: Act, lexi: Any) -> None:
+    async with asyncio.timeout(0.1):
+        await act(lexi)
+
+
+async def _by_fail_after(act: Act, lexi: Any) -> None:
+    with anyio.fail_after(0.1):
+        await act(lexi)
+
+
+async def _by_interrupt(act: Act, lexi: Any) -> None:
+    asyncio.get_running_loop().call_later(0.1, signal.raise_signal, signal.SIGINT)
+    await act(lexi)
+
+
+@pytest.mark.row("I19")
+@every_transport
+@pytest.mark.parametrize("way", [_by_wait_for, _by_timeout, _by_fail_after, _by_interrupt])
+@pytest.mark.parametrize("where", ["connecting", "head", "body", "between"])
+def test_frames_of_a_deadline(where: str, way: Callable[[Act, Any], Awaitable[None]], over: Any) -> None:
+    """The caller's own deadline, or Ctrl-C, is raised as it is, and its causes hold no frame of ours."""
+    fault = {"head": Lost("stall"), "body": SILENT, "between": Answer(503, headers={"Retry-After": "5"})}.get(where, ())
+
+    async def main(url: str) -> None:
+        async with leadlex.AsyncLeadLex(API_KEY, base_url=url, http_client=over, timeout=PATIENT) as lexi:
+            await way(_secret_stream, lexi)
+
+    with black_hole() as nowhere, lexi_server(stream_fault=fault) as server, must_not_hang(10):
+        with pytest.raises((TimeoutError, KeyboardInterrupt)) as caught:
+            asyncio.run(main(nowhere if where == "connecting" else server.url))
+        _check_frames(caught.value)
+
+
+@pytest.mark.row("I19")
+@every_transport
+def test_frames_of_the_caller(over: Any) -> None:
+    """What the caller handles while a call fails keeps its traceback."""
+
+    async def main() -> ValueError:
+        async with leadlex.AsyncLeadLex(API_KEY, base_url=url, http_client=over, retries=0) as lexi:
+            try:
+                int("What the caller reads")
+            except ValueError as outside:
+                with contextlib.suppress(leadlex.APIConnectionError):
+                    await _secret_chat(lexi)
+                return outside
+        raise AssertionError
+
+    with dead_port() as url:
+        assert asyncio.run(main()).__traceback__ is not None
 
 
 async def _storm(lexi: Any, count: int, chance: random.Random) -> None:

@@ -10,6 +10,7 @@ import importlib.metadata
 import logging
 import pickle
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -141,6 +142,7 @@ def test_plain_proxies(face: Face, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_environments(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """An environment that can't be used is refused when the client is made, in words that name the variable."""
     monkeypatch.setenv(name, value)
+    monkeypatch.setitem(sys.modules, "socksio", None)  # what SOCKS needs is no dependency
     wanted = name if name != "ALL_PROXY" else "SOCKS|ALL_PROXY"
     for make in (leadlex.AsyncLeadLex, leadlex.LeadLex):
         with pytest.raises(ConfigurationError, match=wanted) as caught:

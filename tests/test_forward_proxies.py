@@ -1,0 +1,382 @@
+"""leadlex through squid, and under mitmproxy's inspection of TLS, as firms have them."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import threading
+import time
+from collections.abc import Generator
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from leadlex import (
+    APIConnectionError,
+    APITimeoutError,
+    PermissionDeniedError,
+    RetryPolicy,
+    StreamInterruptedError,
+    Timeout,
+    aiohttp_client,
+    cli,
+)
+from tests.matrix.oracles import AT_ONCE, CALLS, CHARGED, PATIENT, REPEATED, Call, observe, spoiled
+from tests.matrix.test_a_connect import trusted as trusted  # noqa: PLC0414  # a fixture
+from tests.support.captures import CAPTURE_EVENTS, CAPTURE_TEXT, encode_event
+from tests.support.faces import API_KEY, AsyncFace, Face, SyncFace
+from tests.support.lexi import Cut, LexiScript, Plain
+from tests.support.middlebox import Squid, mitmproxy, squid, squid_ports
+from tests.support.proxy import Proxy
+from tests.support.resources import must_not_hang, no_leaks
+from tests.support.server import Connection, ScriptedServer, dead_port
+from tests.support.tls import identity
+from tests.test_advice import QUESTION, arguments_in, failed
+from tests.test_outage import HASTY, PLACES
+
+pytestmark = pytest.mark.usefixtures("trusted")
+
+ASYNC, SYNC = AsyncFace("asyncio"), SyncFace()
+WAYS: dict[str, tuple[Face, dict[str, Any]]] = {
+    "asyncio": (ASYNC, {}),
+    "sync": (SYNC, {}),
+    "aiohttp": (ASYNC, {"http_client": aiohttp_client}),
+}
+every_way = pytest.mark.parametrize(("face", "options"), list(WAYS.values()), ids=list(WAYS))
+both_clients = pytest.mark.parametrize("face", [ASYNC, SYNC], ids=["asyncio", "sync"])
+
+URL = "HTTPS_PROXY=http://user:password@host:port"
+
+
+@pytest.fixture(scope="module")
+def firm() -> Generator[Squid]:
+    """Run one squid for all who do not kill it."""
+    with squid(squid_ports()) as ports:
+        yield ports
+
+
+@pytest.fixture(name="server")
+def served() -> Generator[ScriptedServer]:
+    """Serve Lexi over TLS, with a certificate of the private authority."""
+    with ScriptedServer(LexiScript(sizes=(50,)), tls=identity()) as server:
+        yield server
+
+
+@pytest.fixture
+def via(trusted: None, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Set the environment's proxy, once none is left of outside."""
+    return partial(monkeypatch.setenv, "HTTPS_PROXY")
+
+
+def place(server: ScriptedServer) -> str:
+    """Tell host and port, as a pattern."""
+    return re.escape(f"127.0.0.1:{server.port}")
+
+
+def check_refusal(seen: Any, says: str) -> None:
+    """Check that nobody was asked, nothing was charged, and it is not said that trying again helps."""
+    seen.expect(APIConnectionError, charged="no", attempts=1, says=says)
+    assert "Trying again" not in str(seen.error)
+    assert "hunter2" not in str(seen.error)
+
+
+# Through squid -----------------------------------------------------------------------------------------------------
+
+
+@every_way
+@pytest.mark.parametrize("call", CALLS)
+def test_allowed(face: Face, options: Any, call: Call, firm: Squid, server: ScriptedServer, via: Any) -> None:
+    """A proxy that asks for nothing, and one that is given what it asks for, let every call pass."""
+    for address in (f"127.0.0.1:{firm.open}", f"clerk:hunter2@127.0.0.1:{firm.locked}"):
+        via(f"http://{address}")
+        observe(face, call, server, **options).expect(None, attempts=1)
+
+
+@both_clients
+@pytest.mark.parametrize("call", ["chat", "stream"])
+@pytest.mark.parametrize(
+    ("user", "port", "said"),
+    [
+        ("", "locked", "407 Proxy Authentication Required"),
+        ("clerk:hunter2x@", "locked", "407 Proxy Authentication Required"),
+        ("clerk:hunter2@", "shut", "403 Forbidden"),
+    ],
+)
+def test_not_allowed(  # what a proxy is told, and by whom
+    face: Face, call: Call, user: str, port: str, said: str, firm: Squid, server: ScriptedServer, via: Any
+) -> None:
+    """A proxy that refuses is named, with what it said and the variable that tells it who is asking."""
+    address = f"127.0.0.1:{getattr(firm, port)}"
+    via(f"http://{user}{address}")
+    seen = observe(face, call, server, healed=None)
+    check_refusal(seen, f"The proxy {address} refused to connect to {place(server)}: {said}.* {URL}")
+    assert not server.requests
+
+
+@both_clients
+def test_nobody_behind_the_proxy(face: Face, firm: Squid, via: Any) -> None:
+    """A proxy that can't connect is asked again, and what it could not connect to is named."""
+    via(f"http://127.0.0.1:{firm.open}")
+    with dead_port() as url:
+        seen = observe(face, "chat", base_url=url.replace("http", "https"), healed=None)
+        address = url.removeprefix("http://")
+    says = f"The proxy 127.0.0.1:{firm.open} could not connect to {address}: 503 .*Trying again is safe"
+    seen.expect(APIConnectionError, charged="no", attempts=3, says=says)
+
+
+@both_clients
+def test_https_to_the_plain_port(face: Face, firm: Squid, server: ScriptedServer, via: Any) -> None:
+    """A proxy that is called by https:// and does not speak TLS is told as that, with what to write."""
+    via(f"https://127.0.0.1:{firm.open}")
+    seen = observe(face, "chat", server, healed=None)
+    check_refusal(seen, f"at the proxy 127.0.0.1:{firm.open} does not speak TLS.*Write http:// .*{URL}")
+
+
+@both_clients
+def test_the_proxy_has_no_such_name(face: Face, via: Any) -> None:
+    """A proxy whose name can't be found is told as the proxy's, not as LeadLex's."""
+    via("http://clerk:hunter2@proxy.invalid:3128")
+    seen = observe(face, "chat", base_url="https://127.0.0.1", healed=None, deadline=12)
+    seen.expect(APIConnectionError, charged="no", attempts=2, says=f"the proxy proxy.invalid:3128 could not be.*{URL}")
+    assert "Trying again" not in str(seen.error)
+    assert "hunter2" not in str(seen.error)
+
+
+@pytest.mark.parametrize("call", ["chat", "stream"])
+def test_on_the_command_line(
+    call: Call, firm: Squid, server: ScriptedServer, via: Any, monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
+    """The command tells the same, and ends with the code for no connection."""
+    via(f"http://clerk:hunter2x@127.0.0.1:{firm.locked}")
+    monkeypatch.setenv("LEADLEX_API_KEY", API_KEY)
+    monkeypatch.setenv("LEADLEX_BASE_URL", server.url)
+    assert cli.main(["chat", *(["--json"] if call == "chat" else []), "Hi"]) == 8
+    said = capfd.readouterr().err
+    assert f"The proxy 127.0.0.1:{firm.locked} refused to connect to 127.0.0.1:{server.port}: 407" in said
+    assert URL in said
+    assert "hunter2" not in said
+
+
+@contextlib.contextmanager
+def killed_once_asked(server: ScriptedServer, ports: Squid, back: float | None) -> Generator[None]:
+    """Run a squid that is killed in the middle of the first stream, and comes back after some seconds or never."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(squid(ports))
+
+        def kill() -> None:
+            server.wait_for_requests()
+            time.sleep(0.1)  # what came is on its way through
+            stack.close()
+            if back is not None:
+                time.sleep(back)
+                stack.enter_context(squid(ports))
+
+        thread = threading.Thread(target=kill)
+        thread.start()
+        yield
+        thread.join()
+
+
+@both_clients
+def test_the_proxy_is_killed_and_comes_back(face: Face, via: Any) -> None:
+    """A stream outlasts the end of its proxy, and is charged once."""
+
+    async def scenario(lexi: Any) -> str:
+        return str((await lexi.stream_chat("Hi").final_reply()).response)
+
+    ports, stall = squid_ports(), Cut(PLACES["text"], "stall")
+    via(f"http://127.0.0.1:{ports.open}")
+    with (
+        no_leaks(),
+        must_not_hang(),
+        ScriptedServer(spoiled("stream", stall), tls=identity()) as server,
+        killed_once_asked(server, ports, back=0.3),
+    ):
+        assert face.run(scenario, base_url=server.url, retries=HASTY) == CAPTURE_TEXT
+        assert server.ledger.worst == 1
+
+
+@both_clients
+def test_the_proxy_is_killed_for_good(face: Face, via: Any) -> None:
+    """When its window is over, a stream whose proxy is gone ends honestly, with what came and its key."""
+    ports, stall = squid_ports(), Cut(PLACES["text"], "stall")
+    via(f"http://127.0.0.1:{ports.open}")
+    with (
+        ScriptedServer(spoiled("stream", stall), tls=identity()) as server,
+        killed_once_asked(server, ports, back=None),
+    ):
+        policy = RetryPolicy(base=0.02, floor=0.01, cap=0.1, window=0.5)
+        seen = observe(face, "stream", server, retries=policy, healed=None)
+        says = f"broke off: The proxy 127.0.0.1:{ports.open} could not be used.*idempotency_key='"
+        seen.expect(StreamInterruptedError, charged="unknown", says=says)
+        assert seen.text
+
+
+# Proxies that are none ---------------------------------------------------------------------------------------------
+
+
+def hang_up(_: Connection) -> None:
+    """Close, whatever was asked."""
+
+
+def babble(connection: Connection) -> None:
+    """Answer with what is no HTTP."""
+    connection.send(b"SSH-2.0-OpenSSH_9.6\r\n\r\n")
+    connection.stall()
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("behave", [hang_up, babble])
+def test_what_answers_is_no_proxy(face: Face, call: Call, behave: Any, via: Any) -> None:
+    """What speaks no HTTP where a proxy should be has sent nothing on, so nothing is charged."""
+
+    def answer(connection: Connection) -> None:
+        connection.receive_head()
+        behave(connection)
+
+    with ScriptedServer(answer) as other:
+        via(f"http://clerk:hunter2@127.0.0.1:{other.port}")
+        seen = observe(face, call, base_url="https://localhost", healed=None)
+        says = f"The proxy {place(other)} could not be used: .*Trying again is safe.*{URL}"
+        seen.expect(APIConnectionError, charged="no", attempts=3, says=says)
+
+
+def test_http_to_a_proxy_of_tls(face: Face, server: ScriptedServer, via: Any) -> None:
+    """A proxy that is called by http:// and speaks TLS has heard nothing either."""
+    with Proxy(tls=identity()) as proxy:
+        via(proxy.url.replace("https", "http"))
+        seen = observe(face, "chat", server, healed=None)
+        says = f"The proxy {place(proxy)} could not be used: .*{URL}"
+        seen.expect(APIConnectionError, charged="no", attempts=3, says=says)
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_proxy_that_says_nothing(face: Face, call: Call, via: Any) -> None:
+    """To be connected by a proxy is a part of connecting: it takes no longer than that may."""
+
+    def say_nothing(connection: Connection) -> None:
+        connection.receive_head()
+        connection.stall()
+
+    with ScriptedServer(say_nothing) as silent:
+        via(silent.url)
+        timeout = Timeout(connect=0.1)
+        seen = observe(face, call, base_url="https://localhost", timeout=timeout, healed=None, deadline=1)
+        seen.expect(APITimeoutError, charged="no", attempts=3, clock="connect", says=f"the proxy {place(silent)}")
+
+
+# Under inspection --------------------------------------------------------------------------------------------------
+
+
+class Inspection(NamedTuple):
+    """Be a running mitmproxy.
+
+    Args:
+        port: Where it listens.
+        authority: The file with the certificate of its authority.
+    """
+
+    port: int
+    authority: Path
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Generator[Inspection]:
+    """Run one mitmproxy for all."""
+    folder = tmp_path_factory.mktemp("mitmproxy")
+    with mitmproxy(folder) as port:
+        yield Inspection(port, folder / "mitmproxy-ca-cert.pem")
+
+
+@pytest.fixture
+def unknown(running: Inspection, via: Any) -> Inspection:
+    """Go through a mitmproxy that nobody was told of."""
+    via(f"http://127.0.0.1:{running.port}")
+    return running
+
+
+@pytest.fixture
+def inspected(unknown: Inspection, monkeypatch: pytest.MonkeyPatch) -> Inspection:
+    """Trust it, as its error says; the server itself, reached past it, would not be trusted."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(unknown.authority))
+    return unknown
+
+
+@both_clients
+def test_an_unknown_authority(face: Face, unknown: Inspection, server: ScriptedServer) -> None:
+    """The certificate of a proxy that inspects is refused, with the way that it came and the variable that helps."""
+    seen = observe(face, "chat", server, healed=None)
+    way = rf"The certificate of {place(server)} \(reached through the proxy 127.0.0.1:{unknown.port}\) is not trusted"
+    check_refusal(seen, f"{way}.*SSL_CERT_FILE")
+    assert not server.requests
+
+
+@every_way
+@pytest.mark.usefixtures("inspected")
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("path", ["", "/held"])
+def test_inspected(face: Face, options: Any, call: Call, path: str, server: ScriptedServer) -> None:
+    """With its authority in SSL_CERT_FILE all goes well, whether it hands on what comes or all at its end."""
+    observe(face, call, server, base_url=server.url + path, **options).expect(None, attempts=1)
+
+
+@both_clients
+@pytest.mark.usefixtures("inspected")
+def test_events_pass_as_they_come(face: Face) -> None:
+    """Every event passes before the next one is written."""
+
+    def one_by_one(connection: Connection, plain: Plain) -> None:
+        connection.send(plain.head)
+        for number, event in enumerate(CAPTURE_EVENTS):
+            connection.wait_for(f"event {number}")
+            connection.send(plain.frame(encode_event(event)))
+        plain.end(connection)
+
+    async def scenario(lexi: Any) -> int:
+        server.release("event 0")
+        number = 0
+        async for _ in lexi.stream_chat("Hi"):
+            number += 1
+            server.release(f"event {number}")
+        return number
+
+    with ScriptedServer(spoiled("stream", one_by_one), tls=identity()) as server:
+        assert face.run(scenario, base_url=server.url, timeout=PATIENT) == len(CAPTURE_EVENTS)
+
+
+@both_clients
+@pytest.mark.usefixtures("inspected")
+@pytest.mark.parametrize("call", CALLS)
+def test_blocked(face: Face, call: Call, server: ScriptedServer) -> None:
+    """An answer that was made, paid for and then blocked is told as blocked by something in between."""
+    seen = observe(face, call, server, base_url=f"{server.url}/page")
+    says = r"Something between here and LeadLex answered 403 \(text/html\): .*Blocked by data loss prevention"
+    seen.expect(PermissionDeniedError, charged=CHARGED[call], attempts=1, from_service=False, says=says)
+    assert server.ledger.worst == (call != "get")
+
+
+@both_clients
+@pytest.mark.usefixtures("inspected")
+@pytest.mark.parametrize("call", CALLS)
+def test_killed(face: Face, call: Call, server: ScriptedServer) -> None:
+    """An answer that was made and cut off is a lost one."""
+    seen = observe(face, call, server, base_url=f"{server.url}/killed")
+    seen.expect(APIConnectionError, charged=CHARGED[call], attempts=REPEATED[call], says="broke before the answer")
+    assert server.ledger.worst == (call != "get")
+
+
+@both_clients
+@pytest.mark.usefixtures("inspected")
+@pytest.mark.parametrize("path", ["/page", "/killed"])
+def test_the_advice_under_inspection(face: Face, path: str, server: ScriptedServer) -> None:
+    """Once the answer may pass, the question is answered as its error says, and was charged once in all."""
+
+    async def asked_again(lexi: Any, words: str) -> str:
+        return str((await lexi.stream_chat(QUESTION, **arguments_in(words)).final_reply()).response)
+
+    error = face.run(partial(failed, question=QUESTION), base_url=server.url + path, retries=AT_ONCE)
+    assert error.charged == "unknown"
+    assert face.run(partial(asked_again, words=str(error)), base_url=server.url) == CAPTURE_TEXT
+    assert server.ledger.by_call == {QUESTION: 1}
