@@ -584,16 +584,23 @@ class Pump(Iterator[StreamEvent]):
 
     def _pump(self, act: Callable[[], None], sign: threading.Event) -> None:
         """Have the loop read on in some way, and wait for a sign of it."""
-        if self._task is None:
-            running = self._bridge.lane()
-            self._task = _Call(self._buffer.fill(), outlasts=False, refused=self._buffer.end)
-            running.start(self._task)
-        lane = self._task.lane
+        task = self._task or self._begin()
+        lane = task.lane
         if lane is None or not lane.thread.soon(act):
             raise self._orphaned()
         lane.thread.wait(sign)
-        if self._task.was_refused:
+        if task.was_refused:
             raise self._orphaned()
+
+    def _begin(self) -> _Call[None]:
+        try:
+            running = self._bridge.lane()
+            self._task = _Call(self._buffer.fill(), outlasts=False, refused=self._buffer.end)
+            running.start(self._task)
+        except LeadLexError as error:
+            about(self._stream, error)
+            raise
+        return self._task
 
     def _orphaned(self) -> ClientClosedError:
         words = "The client was closed, or the stream belongs to the process that forked this one."

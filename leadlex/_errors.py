@@ -322,7 +322,7 @@ class StreamInterruptedError(LeadLexError):
         super().__init__(problem, idempotency_key, *_given(facts))
         self.idempotency_key = idempotency_key
 
-    advises = "What arrived is in .partial and is not the whole answer."
+    advises = "What arrived of it, if anything, is in .partial and is not the whole answer."
 
 
 class StreamDivergedError(StreamInterruptedError):
@@ -476,7 +476,7 @@ class PermissionDeniedError(APIStatusError):
     def advice(self) -> str:
         """Say which permission to give to the API key."""
         needed = f"the permission {self.permission!r}" if self.permission else "more permissions"
-        return self._advice or f"This call needs a key with {needed}."
+        return self._advice or f"This call needs an API key with {needed}."
 
 
 class NotFoundError(APIStatusError):
@@ -484,7 +484,7 @@ class NotFoundError(APIStatusError):
 
     says = "LeadLex has no such thing"
 
-    advises = "Check the id, and that the key belongs to its workspace."
+    advises = "Check the id, and that the API key belongs to its workspace."
 
 
 class ConflictError(APIStatusError):
@@ -492,7 +492,7 @@ class ConflictError(APIStatusError):
 
     says = "The first request with this idempotency key is still running"
 
-    advises = "Wait for its end."
+    advises = "Wait until the first request has ended."
 
 
 class IdempotencyError(ConflictError):

@@ -127,14 +127,25 @@ class Translator:
         self, speaker: Speaker, meta: Meta, problem: WireProblem, body: bytes, operation: Operation[Any]
     ) -> Facts:
         """Return the words for an error that is not the service's own, or that only its base URL explains."""
+        named = self.key.masked(f"{meta.status_code} {printable(problem.code or '', 100)}")
         if speaker is Speaker.SERVICE:
-            astray = meta.status_code == 404 and not operation.names_something  # noqa: PLR2004  # RFC 9110, 15.5.5
-            return {"from_service": True, **({"advice": f"Check base_url: it is {self.base_url}."} if astray else {})}
+            return {"from_service": True, **self._without(meta.status_code, named, operation)}
         if speaker is Speaker.FORM:
-            named = f"{meta.status_code} {printable(problem.code or '', 100)}"
-            return {"from_service": False, "problem": f"An answer in LeadLex's form ({self.key.masked(named)})"}
+            told = {**self._without(meta.status_code, named, operation), "from_service": False}
+            return {**told, "problem": f"An answer in LeadLex's form ({named})"}
         words = "" if problem.message else f": {self._head_of(body)}"
         return {"from_service": False, "problem": f"{_between(meta)}{words}", "advice": self._in_between}
+
+    def _without(self, status: int, named: str, operation: Operation[Any]) -> Facts:
+        """Return the words for a call that has no id, or no idempotency key, of which an error's own words speak."""
+        if status == 404 and not operation.names_something:  # noqa: PLR2004  # RFC 9110, 15.5.5
+            return {"advice": f"Check base_url: it is {self.base_url}."}
+        if status == 409 and operation.idempotency_key is None:  # noqa: PLR2004  # RFC 9110, 15.5.10
+            return {
+                "problem": f"The call does not fit how things stand ({named})",
+                "advice": "Look how they stand now.",
+            }
+        return {}
 
     @property
     def _in_between(self) -> str:

@@ -441,13 +441,19 @@ class Transport:
         call.note_failure(self.time.now(), handed_out.extent if handed_out else 0)
         if not self._may_go_on(call, broken.fault, handed_out):
             return None
-        delay = pause_before(self.settings.policy, broken.fault, call.pauses, broken.hint, self.time.chance())
+        hint = self._hint(call, broken)
+        delay = pause_before(self.settings.policy, broken.fault, call.pauses, hint, self.time.chance())
         if delay is None or self._is_too_late(call, delay):
             return None
         # To ask whether it is done is no attempt, and takes nothing from those of others.
         if broken.fault is not Fault.IN_FLIGHT and not self._count(call, broken.fault, handed_out):
             return None
         return delay
+
+    def _hint(self, call: Call[Any], broken: Broken) -> float | None:
+        """Return the seconds that the server asks to wait; in vain, where a page in its place asks for too many."""
+        under_way = call.head_seen and broken.fault in UNREACHED
+        return None if under_way and (broken.hint or 0.0) > self.settings.policy.max_hint else broken.hint
 
     def _may_go_on(self, call: Call[Any], fault: Fault, handed_out: Transcript | None) -> bool:
         if handed_out is not None and handed_out.begun:

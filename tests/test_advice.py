@@ -192,6 +192,37 @@ def test_a_chat_without_a_key_is_told_where_to_look(face: Face, conversation: st
     assert "idempotency" not in str(error)
 
 
+@pytest.mark.parametrize("code", ["conflict", "already_done"])
+def test_a_conflict_without_a_key_speaks_of_none(face: Face, code: str) -> None:
+    """A 409 for what has no idempotency key, in whoever's words, says nothing of one."""
+
+    async def scenario(lexi: Any) -> None:
+        for call in (lexi.approve_task, lexi.dismiss_task, lexi.chat):
+            with pytest.raises(ConflictError) as caught:
+                await call("task-uuid")
+            assert f"(409 {code})" in str(caught.value)
+            assert "idempotency" not in str(caught.value)
+            assert "first request" not in str(caught.value)
+
+    refused = Answer(409, code=code)
+    with ScriptedServer(LexiScript(chat_fault=refused, other_fault=refused, times=None)) as server:
+        face.run(scenario, base_url=server.url)
+
+
+def test_a_404_without_an_id_is_about_the_address(face: Face) -> None:
+    """A code that nobody knows makes no difference: a call without an id has none to check."""
+
+    async def scenario(lexi: Any) -> leadlex.NotFoundError:
+        with pytest.raises(leadlex.NotFoundError) as caught:
+            await lexi.chat(QUESTION)
+        return caught.value
+
+    with ScriptedServer(LexiScript(chat_fault=Answer(404, code="no_route"))) as server:
+        error = face.run(scenario, base_url=server.url)
+        assert f"Check base_url: it is {server.url}." in str(error)
+    assert (error.charged, error.from_service) == ("unknown", False)
+
+
 def test_other_errors_of_a_keyed_call_have_the_key(face: Face) -> None:
     """Closed clients, closed streams and second readers are told the idempotency key as well."""
 
@@ -212,7 +243,7 @@ def test_other_errors_of_a_keyed_call_have_the_key(face: Face) -> None:
         late = lexi.stream_chat(QUESTION)
         with pytest.raises(ClientClosedError) as refused:
             await late.final_reply()
-        assert refused.value.charged == "no"
+        assert (refused.value.idempotency_key, refused.value.charged) == (late.idempotency_key, "no")
 
     with ServerProcess(LexiScript(stream_fault=Cut(PLACE, "stall"), times=2)) as server, no_leaks():
         face.run(scenario, base_url=server.url, timeout=PATIENT)

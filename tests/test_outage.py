@@ -14,7 +14,7 @@ import pytest
 from leadlex import RetryPolicy, StreamInterruptedError, Timeout, aiohttp_client
 from tests.support.captures import CAPTURE, CAPTURE_TEXT
 from tests.support.faces import AsyncFace, Face
-from tests.support.lexi import Cut, Fault, LexiScript
+from tests.support.lexi import Answer, Cut, Fault, LexiScript
 from tests.support.resources import must_not_hang, no_leaks
 from tests.support.server import ScriptedServer
 from tests.support.times import TimedFace, Turned
@@ -106,6 +106,23 @@ def test_64_streams_outlast_an_outage() -> None:
 def test_no_retries_are_needed() -> None:
     """`retries=0` is about calls that were not answered; a stream under way is continued all the same."""
     survive(ASYNC, 0.1, retries=0)
+
+
+@pytest.mark.row("G16")
+@pytest.mark.parametrize("asked", ["0", "120", "86400"])
+def test_a_page_meanwhile_is_not_obeyed(face: Face, asked: str) -> None:
+    """A maintenance page that asks to come back in an hour, or at once, neither ends a paid stream nor hurries it."""
+    page = Answer(503, b"<html>Down</html>", {"Content-Type": "text/html", "Retry-After": asked}, refusal=False)
+    script = LexiScript(stream_fault=(Cut(PLACES["text"]), page, page))
+    clock = Turned()
+
+    async def scenario(lexi: Any) -> None:
+        assert (await lexi.stream_chat("Hi").final_reply()).response == CAPTURE_TEXT
+
+    with no_leaks(), must_not_hang(), ScriptedServer(script) as server:
+        TimedFace(face, clock).run(scenario, base_url=server.url)
+        assert (len(server.requests), server.ledger.worst) == (4, 1)
+    assert all(0.05 <= seconds <= 8 for seconds in clock.sleeps)
 
 
 @pytest.mark.row("G16")

@@ -19,6 +19,7 @@ from leadlex import (
     Charged,
     ChatReply,
     ConfigurationError,
+    IdempotencyError,
     LeadLexError,
     StreamEvent,
     StreamInterruptedError,
@@ -212,6 +213,12 @@ def _explained(error: LeadLexError) -> str:
         return str(error)
     if isinstance(error, StreamInterruptedError):
         advice = "What arrived is not the whole answer."
+    elif isinstance(error, IdempotencyError):
+        advice = (
+            f"Either ask the first question again, with all that was given with it and --idempotency-key "
+            f"{error.idempotency_key}, which is not charged again; or ask this question without that key, which is a "
+            "new charge."
+        )
     elif error.charged == "unknown" and not error.idempotency_key:
         advice = f"{error.advice} Before you repeat it, look whether it was done: leadlex tasks list".strip()
     else:

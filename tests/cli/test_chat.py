@@ -134,6 +134,20 @@ def test_an_answer_that_breaks_off_can_be_asked_again(run: Run, sandbox: Sandbox
     assert len(sandbox.charges) == 1
 
 
+def test_a_used_key_is_told_in_the_commands_words(run: Run, sandbox: Sandbox) -> None:
+    """A key that came with another question is refused, and both ways to go on cost what is said."""
+    key = "7c9e6679-7425-40de-944b-e07fc1f90ae7"
+    assert run("chat", "--idempotency-key", key, "Where is Jane Doe?").code == 0
+    result = run("chat", "--idempotency-key", key, "Summarize my pipeline")
+    assert f"all that was given with it and --idempotency-key {key}, which is not charged again" in result.err
+    assert "idempotency_key=" not in result.err
+    assert len(sandbox.charges) == 1
+    assert run("chat", "--idempotency-key", key, "Where is Jane Doe?").code == 0
+    assert len(sandbox.charges) == 1
+    assert run("chat", "Summarize my pipeline").code == 0
+    assert len(sandbox.charges) == 2
+
+
 def test_json_tells_what_broke_off(run: Run, sandbox: Sandbox) -> None:
     """The error object has the partial answer, the key, and whether it was charged."""
     for _ in range(3):
