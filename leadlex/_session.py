@@ -183,12 +183,13 @@ class SessionTransport(httpx.AsyncBaseTransport):
         try:
             place = f"{request.url.host}:{request.url.port or 443}"
             proxy = self._proxy(request.url.scheme, place)
-            first = URL(proxy["proxy"]) if proxy else request.url
-            await tell("connection.connect_tcp.started", {"host": first.host, "port": first.port or 443})
+            # As it is: a URL that is parsed is also normalised.
+            url = URL(str(request.url), encoded=True)
+            first = URL(proxy["proxy"]) if proxy else url
+            await tell("connection.connect_tcp.started", {"host": first.host, "port": first.port})
             answer = await session.request(
                 request.method,
-                # As it is: a URL that is parsed is also normalised.
-                URL(str(request.url), encoded=True),
+                url,
                 headers=request.headers.multi_items(),
                 data=_Paced(request.content, times["write"], tell) if request.content else None,
                 timeout=aiohttp.ClientTimeout(connect=times["connect"]),
