@@ -5,6 +5,8 @@ Rule: a `Broken` names the fault for the rules and carries the error for the use
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 import ssl
 from collections.abc import Iterator
@@ -142,7 +144,8 @@ class Translator:
     def _connection_error(self, fault: Fault, error: Exception, way: str) -> APIConnectionError:
         clock = _clock_of(error)
         if clock is None:
-            return APIConnectionError(f"{_SAID.get(fault, _BROKE)}: {self._reason(error)}.{way and ' ' + way}")
+            said = _STARVED if _is_starved(error) else _SAID.get(fault, _BROKE)
+            return APIConnectionError(f"{said}: {self._reason(error)}.{way and ' ' + way}")
         return APITimeoutError(clock, self._seconds(clock), self._reason(error) if clock == "pool" else way)
 
     def _way(self, fault: Fault, progress: Progress) -> str:
@@ -160,6 +163,7 @@ class Translator:
 
 
 _BROKE: Final = "The connection to LeadLex broke before the answer was whole"
+_STARVED: Final = "No connection could be opened, for want of open files (`ulimit -n` raises the limit)"
 _SAID: Final = {
     Fault.LOCAL: "The request could not be made",
     Fault.NAME: "LeadLex's host name could not be found",
@@ -185,6 +189,10 @@ _CLOCKS: Final[dict[type[Exception], Clock]] = {
 
 def _clock_of(error: Exception) -> Clock | None:
     return error.clock if isinstance(error, Expired) else _CLOCKS.get(type(error))
+
+
+def _is_starved(error: Exception) -> bool:
+    return any(os.strerror(errno.EMFILE) in str(each) for each in _chain(error))
 
 
 def _is_nonsense(error: Exception) -> bool:
