@@ -6,6 +6,7 @@ Rule: a `Broken` names the fault for the rules and carries the error for the use
 from __future__ import annotations
 
 import errno
+import os
 import re
 import socket
 import ssl
@@ -293,7 +294,9 @@ _NOT_TLS: Final = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HT
 
 
 def _lacks_files(error: Exception) -> bool:
-    return any(isinstance(each, OSError) and each.errno in (errno.EMFILE, errno.ENFILE) for each in _chain(error))
+    # By its words: what httpcore and anyio raise in its place has them, and no number.
+    words = [os.strerror(number) for number in (errno.EMFILE, errno.ENFILE)]
+    return any(word in str(each) for each in _chain(error) for word in words)
 
 
 def _between(meta: Meta) -> str:

@@ -513,11 +513,17 @@ def _query(value: object) -> str:
     return urlencode({_text(name, "params"): _scalar(item) for name, item in value.items() if item is not None})
 
 
+_HUGE: Final = 1e300
+"""More than any number is; a whole one of 5,000 digits can't even be written (CVE-2020-10735)."""
+
+
 def _scalar(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if not isinstance(value, str | int | float):
         refuse("params", "a mapping to str, int, float or bool", type(value).__name__)
+    if not isinstance(value, str) and not abs(value) < _HUGE:
+        refuse("params", "made of numbers that a URL can carry", "a huge one, or none")
     return _text(str(value), "params")
 
 

@@ -16,7 +16,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from importlib import import_module
-from typing import Any, Final, cast
+from typing import Any, Final, NoReturn, cast
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 from weakref import WeakSet
@@ -415,13 +415,16 @@ def tls_context() -> ssl.SSLContext:
     """Make the TLS context that all connections share.
 
     Raises:
-        ConfigurationError: `SSL_CERT_FILE` or `SSL_CERT_DIR` can't be used.
+        ConfigurationError: `SSL_CERT_FILE`, `SSL_CERT_DIR` or `SSLKEYLOGFILE` can't be used.
     """
     try:
         return httpx.create_ssl_context()
     except (OSError, ValueError) as error:
+        # Of the files that are opened here OpenSSL names only the one that it writes to.
+        is_log = isinstance(error, OSError) and error.filename is not None
+        names = "SSLKEYLOGFILE" if is_log else "SSL_CERT_FILE or SSL_CERT_DIR"
         reason = error.strerror or type(error).__name__ if isinstance(error, OSError) else type(error).__name__
-        raise ConfigurationError(f"SSL_CERT_FILE or SSL_CERT_DIR can't be used: {reason}.") from None
+        raise ConfigurationError(f"{names} can't be used: {reason}.") from None
 
 
 @discreet
@@ -607,8 +610,19 @@ def homes_for(settings: Settings, given: object) -> Homes:
     if isinstance(given, httpx.AsyncClient):
         return Homes(lambda: given, owned=False)
     if not callable(given):
-        refuse("http_client", "an httpx.AsyncClient or a function that makes one", type(given).__name__)
-    return Homes(cast("Callable[[], httpx.AsyncClient]", given))
+        _refuse_client(given)
+    return Homes(lambda: _checked(given()))
+
+
+def _checked(made: object) -> httpx.AsyncClient:
+    return made if isinstance(made, httpx.AsyncClient) else _refuse_client(made)
+
+
+def _refuse_client(given: object) -> NoReturn:
+    kind = type(given)
+    package = kind.__module__.partition(".")[0]
+    name = kind.__name__ if package == "builtins" else f"{package}.{kind.__name__}"
+    refuse("http_client", "an httpx.AsyncClient or a function that makes one", name)
 
 
 def _load_what_calls_need() -> None:

@@ -260,6 +260,7 @@ NO_RETRIES = {
     "float": (2.0, ("from 0 to 9", "float")),
     "text": ("2", ("from 0 to 9", "str")),
 }
+_OtherClient = type("AsyncClient", (), {"__module__": "httpx2._client"})
 BAD_OPTIONS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     **{f"timeout {name}": ({"timeout": value}, ("timeout", *words)) for name, (value, words) in NO_SECONDS.items()},
     "timeout None": ({"timeout": None}, ("timeout", "Timeout(total=None)", "None")),
@@ -273,6 +274,7 @@ BAD_CLIENT_OPTIONS = {
     "max_connections huge": ({"max_connections": 100_001}, ("max_connections", "from 1 to 100000", "100001")),
     "max_connections True": ({"max_connections": True}, ("max_connections", "from 1 to 100000", "bool")),
     "http_client": ({"http_client": "proxy"}, ("http_client", "httpx.AsyncClient", "str")),
+    "other http_client": ({"http_client": _OtherClient()}, ("http_client", "httpx.AsyncClient", "httpx2.AsyncClient")),
     "sync http_client": ({"http_client": httpx.Client()}, ("http_client", "httpx.AsyncClient", "Client")),
 }
 
@@ -285,6 +287,20 @@ def test_an_option_out_of_its_range_is_refused(
     """No clock and no count is taken that could wait for ever, never, or without end."""
     options, words = case
     assert_says(refusal(face, server, **options), words)
+
+
+@pytest.mark.parametrize("make", [_OtherClient, lambda: None, httpx.Client], ids=["httpx2", "nothing", "sync"])
+def test_a_function_that_makes_no_client_is_refused(face: Face, server: ScriptedServer, make: Any) -> None:
+    """What a function makes is looked at when it is made: no call is sent by a client that is none."""
+
+    async def scenario(lexi: Any) -> None:
+        for call in (lexi.chat, lexi.conversation):
+            with pytest.raises(ConfigurationError, match=r"http_client must be an httpx\.AsyncClient or") as caught:
+                await call("conv_1")
+            assert caught.value.charged == "no"
+
+    face.run(scenario, base_url=server.url, http_client=make)
+    assert not server.requests
 
 
 @pytest.mark.row("L24")
@@ -582,6 +598,9 @@ BAD_CALLS: dict[str, tuple[Call, tuple[str, ...]]] = {
     "json": (lambda lexi: lexi.request("POST", "/v1/x", json={1, 2}), ("json", "JSON can hold")),
     "params": (lambda lexi: lexi.request("GET", "/v1/x", params=[("a", "b")]), ("params", "a mapping", "list")),
     "params values": (lambda lexi: lexi.request("GET", "/v1/x", params={"a": []}), ("params", "a mapping", "list")),
+    "params huge": (lambda lexi: lexi.request("GET", "/v1/x", params={"a": 10**5000}), ("params", "a huge one")),
+    "params inf": (lambda lexi: lexi.request("GET", "/v1/x", params={"a": float("-inf")}), ("params", "a huge one")),
+    "params nan": (lambda lexi: lexi.request("GET", "/v1/x", params={"a": float("nan")}), ("params", "or none")),
     "params names": (lambda lexi: lexi.request("GET", "/v1/x", params={5: "a"}), ("params", "a str", "int")),
     "params surrogate": (
         lambda lexi: lexi.request("GET", "/v1/x", params={"a": "\ud800"}),

@@ -508,20 +508,11 @@ class TestReplay:
     def test_skips_what_was_not_kept(self) -> None:
         """Thinking and tool steps that were handed out and not kept don't come again, and new ones do."""
         large = "x" * (5 << 20)
-        seen: list[StreamEvent] = [
-            ToolStep("a", "started", large),
-            STEP,
-            ToolStep("b", "started", large),
-            ToolStep("c", "started"),
-            STEP,
-            Thinking(large),
-            Thinking("Hm"),
-            TextDelta("The deal", "conv_1"),
-            ToolStep("d", "started"),
-        ]
+        steps = [ToolStep("a", "started", large), STEP, ToolStep("b", "started", large), ToolStep("c", "started"), STEP]
+        seen: list[StreamEvent] = [*steps, Thinking(large), Thinking("Hm"), TextDelta("The deal"), STEP]
         transcript = handed_out(*seen)
         assert (transcript.tool_steps, transcript.thinking) == (seen[:2], [])
-        late: list[StreamEvent] = [ToolStep("e", "started"), Thinking("So"), TextDelta("!", "conv_1"), Done(1)]
+        late: list[StreamEvent] = [ToolStep("e", "started"), Thinking("So"), TextDelta("!"), Done(1)]
         again: list[StreamEvent]
         for again, taken in ((seen, 0), ([seen[0], *seen[2:4], *seen[5:]], 1)):
             replay = Replay(transcript)

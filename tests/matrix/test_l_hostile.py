@@ -133,6 +133,7 @@ def test_plain_proxies(face: Face, monkeypatch: pytest.MonkeyPatch) -> None:
     ("name", "value"),
     [
         ("SSL_CERT_FILE", "/nowhere/ca.pem"),
+        ("SSLKEYLOGFILE", "/nowhere/keys.log"),
         ("ALL_PROXY", "socks5://127.0.0.1:1080"),
         ("HTTPS_PROXY", "ftp://x"),
         ("HTTPS_PROXY", "http://[::1"),
