@@ -78,7 +78,7 @@ class _Process:
 
     def __init__(self, id: int) -> None:  # noqa: A002  # the system's word
         self.id: int = id
-        self.lock = threading.RLock()  # a signal's handler may close while a call begins
+        self.lock: threading.RLock = threading.RLock()  # a signal's handler may close while a call begins
         self.thread: _LoopThread | None = None
 
     @property
@@ -128,6 +128,7 @@ class _LoopThread:
     def __init__(self, process: _Process) -> None:
         self.lanes: set[_Lane] = set()
         self.process: _Process = process
+        self.portal: _Portal
         self._ready = threading.Event()
         self._over = False
         self._ident: int | None = None

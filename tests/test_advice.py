@@ -23,6 +23,7 @@ from leadlex import (
     ConfigurationError,
     ConflictError,
     IdempotencyError,
+    LeadLex,
     LeadLexError,
     RateLimitError,
     ServerError,
@@ -323,6 +324,22 @@ def test_the_key_of_yesterday_is_refused(face: Face) -> None:
         assert len(server.requests) == 1
 
 
+@pytest.mark.parametrize(
+    ("first_sent", "key", "words"),
+    [
+        ("2026-11-26", True, "an aware datetime; given: str"),
+        (datetime(2026, 11, 26), True, "an aware datetime; given: a naive one"),  # noqa: DTZ001  # the very case
+        (datetime.now(UTC), False, "given with the idempotency_key"),
+        (datetime.now(UTC) + timedelta(days=1), True, "in the past"),
+    ],
+)
+def test_a_moment_that_can_not_be_meant(first_sent: Any, words: str, *, key: bool) -> None:
+    """A moment without a zone, in the future, or of no idempotency key is refused before anything is sent."""
+    given = "7c9e6679-7425-40de-944b-e07fc1f90ae7" if key else None
+    with LeadLex(API_KEY) as lexi, pytest.raises(ConfigurationError, match=f"first_sent must be .*{words}"):
+        lexi.stream_chat(QUESTION, first_sent=first_sent, idempotency_key=given)
+
+
 def test_a_stream_that_waits_too_long_is_not_sent(face: Face) -> None:
     """A stream is sent at its first use: a key that has become too old by then is refused there."""
     sent = datetime.now(UTC) - timedelta(hours=23) + timedelta(seconds=0.2)
@@ -479,3 +496,22 @@ def test_a_moment_that_is_none_is_refused(command: Run, moment: str) -> None:
         ran = command("chat", "--idempotency-key", key, "--first-sent", moment, QUESTION, url=server.url)
         assert (ran.code, server.requests) == (2, [])
     assert "first" in ran.err
+
+
+def test_a_sandbox_that_ends_with_the_command_offers_nothing(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """With `--sandbox` nothing was paid, and the sandbox that knows the key is gone: there is no command to type."""
+    with ScriptedServer(script_of(CASES["504"])) as server:
+        client = SYNC_CLIENT(API_KEY, base_url=server.url, retries=AT_ONCE)
+        monkeypatch.setattr(leadlex.LeadLex, "sandbox", lambda: client)
+        assert cli.main(["chat", "--sandbox", QUESTION]) == 10
+    assert "--idempotency-key" not in capfd.readouterr().err
+
+
+def test_an_approval_that_is_lost_is_looked_for(command: Run) -> None:
+    """An approval has no idempotency key: the command says where to look before it is given again."""
+    with ScriptedServer(LexiScript(other_fault=Lost())) as server:
+        ran = command("tasks", "approve", "task-uuid", url=server.url)
+    assert ran.code == 8
+    assert "Before you repeat it, look whether it was done: leadlex tasks list" in ran.err

@@ -42,7 +42,7 @@ from leadlex import (
     WebhookVerificationError,
     _errors,
 )
-from leadlex._errors import Clock, status_error_class
+from leadlex._errors import Clock, Fact, status_error_class
 from leadlex.sandbox import Sandbox
 from tests.support.answers import answer, json_answer, sse_head
 from tests.support.faces import API_KEY, Face
@@ -211,6 +211,12 @@ TRAVELLING = (
     *("charged", "idempotency_key", "first_sent", "request_id", "retry_after", "reset_at", "clock", "next_page"),
     *("from_service", "attempt_log"),
 )
+
+
+def test_a_class_knows_nothing_of_a_call() -> None:
+    """What is known is of one error: asked of the class, it is what keeps it, as tools that list attributes expect."""
+    assert isinstance(LeadLexError.charged, Fact)
+    assert "charged" in dir(LeadLexError)
 
 
 @each_error

@@ -231,6 +231,14 @@ def test_ctrl_c_stops_the_answer_and_not_the_conversation(run_on: Run, terminal:
     assert "Jane Doe is currently in the Proposal stage" in shown
 
 
+def test_ctrl_c_where_nothing_was_asked(run_on: Run, terminal: Terminal, sandbox: Sandbox) -> None:
+    """A listing that is stopped says that, and nothing of a price."""
+    sandbox.fail_next("slow", seconds=30)
+    terminal.when("One moment", interrupt)
+    assert run_on("tasks", "list").code == 130
+    assert plain(terminal.text).rstrip().endswith("Stopped.")
+
+
 def test_ctrl_c_at_the_prompt_begins_a_new_line(run_on: Run, terminal: Terminal, sandbox: Sandbox) -> None:
     """At the prompt Ctrl-C asks nothing and leaves nothing."""
     heard = threading.Event()

@@ -294,4 +294,6 @@ def test_no_file_descriptor_left(face: Face, call: Call) -> None:
     last = Answer(200, BODIES["listTasks"], {"Connection": "close"})
     with ServerProcess(LexiScript(other_fault=last)) as server:
         seen = observe(face, call, server, around=starved)
-        seen.expect(APIConnectionError, charged="no", attempts=3, says="No connection could be opened: .*open files.*ulimit -n")
+        seen.expect(
+            APIConnectionError, charged="no", attempts=3, says="No connection could be opened: .*open files.*ulimit -n"
+        )
