@@ -99,37 +99,15 @@ REPEATS: Final[Mapping[Fault, Mapping[Repeat, int]]] = {
     )
 }
 
+# Faults of attempts that provably were never sent.
+UNSENT: Final = frozenset({Fault.POOL, Fault.NAME, Fault.CONNECT, Fault.PROXY, Fault.GATEWAY, Fault.CERTIFICATE})
+
 # Faults after which the service can't have charged; after every other one it may have.
-UNCHARGED: Final = frozenset(
-    {
-        Fault.LOCAL,
-        Fault.POOL,
-        Fault.NAME,
-        Fault.CONNECT,
-        Fault.PROXY,
-        Fault.GATEWAY,
-        Fault.CERTIFICATE,
-        Fault.THROTTLED,
-        Fault.OTHER_BODY,
-        Fault.REFUSED,
-    }
-)
+UNCHARGED: Final = UNSENT | {Fault.LOCAL, Fault.THROTTLED, Fault.OTHER_BODY, Fault.REFUSED}
 
 # Faults that say of a stream under way only that its service can't be reached now: nothing was sent, or something in
 # between answered in its place.
-UNREACHED: Final = frozenset(
-    {
-        Fault.POOL,
-        Fault.NAME,
-        Fault.CONNECT,
-        Fault.PROXY,
-        Fault.GATEWAY,
-        Fault.CERTIFICATE,
-        Fault.LIMITED,
-        Fault.TRANSIENT,
-        Fault.FOREIGN,
-    }
-)
+UNREACHED: Final = UNSENT | {Fault.LIMITED, Fault.TRANSIENT, Fault.FOREIGN}
 
 PASSING_CODES: Final = frozenset({"rate_limited", "internal_error", "overloaded", "timeout"})
 PASSING_STATUSES: Final = frozenset({408, 425, 500, 502, 503, 504})

@@ -123,11 +123,10 @@ class Call(Generic[T]):
         """Tell whether the service may have answered the same question before."""
         return self.attempts > 1 or self.operation.first_sent is not None
 
-    def note_failure(self, now: float, handed_out: int) -> float:
-        """Return when this outage began: a new one does once something new was handed out."""
+    def note_failure(self, now: float, handed_out: int) -> None:
+        """Note when this outage began: a new one does once something new was handed out."""
         if self.first_failure is None or handed_out > self.handed_out:
             self.first_failure, self.handed_out, self.pauses = now, handed_out, 0
-        return self.first_failure
 
     def tell(self, error: LeadLexError) -> None:
         """Put on an error what is known of this call."""

@@ -25,9 +25,9 @@ from leadlex import (
 )
 from tests.matrix.oracles import AT_ONCE, CALLS, CHARGED, PATIENT, REPEATED, Call, observe, spoiled
 from tests.matrix.test_a_connect import trusted as trusted  # noqa: PLC0414  # a fixture
-from tests.support.captures import CAPTURE_EVENTS, CAPTURE_TEXT, encode_event
+from tests.support.captures import CAPTURE_EVENTS, CAPTURE_TEXT
 from tests.support.faces import API_KEY, AsyncFace, Face, SyncFace
-from tests.support.lexi import Cut, LexiScript, Plain
+from tests.support.lexi import Cut, LexiScript, one_by_one
 from tests.support.middlebox import Squid, mitmproxy, squid, squid_ports
 from tests.support.proxy import Proxy
 from tests.support.resources import must_not_hang, no_leaks
@@ -325,13 +325,6 @@ def test_inspected(face: Face, options: Any, call: Call, path: str, server: Scri
 @pytest.mark.usefixtures("inspected")
 def test_events_pass_as_they_come(face: Face, options: Any) -> None:
     """Every event passes before the next one is written."""
-
-    def one_by_one(connection: Connection, plain: Plain) -> None:
-        connection.send(plain.head)
-        for number, event in enumerate(CAPTURE_EVENTS):
-            connection.wait_for(f"event {number}")
-            connection.send(plain.frame(encode_event(event)))
-        plain.end(connection)
 
     async def scenario(lexi: Any) -> int:
         server.release("event 0")

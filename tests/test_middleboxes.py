@@ -24,11 +24,11 @@ from leadlex import (
 from leadlex.sandbox import Sandbox
 from tests.matrix.oracles import CALLS, CHARGED, Call, observe, spoiled
 from tests.matrix.test_a_connect import trusted as trusted  # noqa: PLC0414  # a fixture
-from tests.support.captures import CAPTURE_EVENTS, CAPTURE_TEXT, LONG, LONG_TEXT, encode_event
+from tests.support.captures import CAPTURE_EVENTS, CAPTURE_TEXT, LONG, LONG_TEXT
 from tests.support.faces import AsyncFace, Face
-from tests.support.lexi import Cut, LexiScript, Lost, Plain
+from tests.support.lexi import Cut, LexiScript, Lost, one_by_one
 from tests.support.middlebox import DENIALS, free_port, middlebox, needed
-from tests.support.server import Connection, ScriptedServer
+from tests.support.server import ScriptedServer
 from tests.test_advice import QUESTION, arguments_in, failed
 from tests.test_outage import HASTY, ask, outage
 
@@ -100,13 +100,6 @@ def test_sandbox_behind_a_box(face: Face, box: str, tmp_path: Path, *, buffering
 
 def test_events_pass_as_they_come(face: Face, box: str, tmp_path: Path) -> None:
     """A box that does not hold back lets every event through before the next one is written."""
-
-    def one_by_one(connection: Connection, plain: Plain) -> None:
-        connection.send(plain.head)
-        for number, event in enumerate(CAPTURE_EVENTS):
-            connection.wait_for(f"event {number}")
-            connection.send(plain.frame(encode_event(event)))
-        plain.end(connection)
 
     async def scenario(lexi: Any) -> int:
         server.release("event 0")

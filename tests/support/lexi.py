@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, Protocol
 
 from tests.support.answers import Headers, chunk, error_answer, json_answer, last_chunk, sse_head
-from tests.support.captures import CAPTURE, cut, recut, reword
+from tests.support.captures import CAPTURE, CAPTURE_EVENTS, cut, encode_event, recut, reword
 from tests.support.journal import Request
 from tests.support.server import Connection
 
@@ -258,6 +258,15 @@ class Slow:
     def __call__(self, connection: Connection, plain: Plain, /) -> None:
         """Do the damage."""
         plain.send(connection, pause=self.pause)
+
+
+def one_by_one(connection: Connection, plain: Plain) -> None:
+    """Send each event of the capture once the test releases it by its number, as in `event 0`."""
+    connection.send(plain.head)
+    for number, event in enumerate(CAPTURE_EVENTS):
+        connection.wait_for(f"event {number}")
+        connection.send(plain.frame(encode_event(event)))
+    plain.end(connection)
 
 
 @dataclasses.dataclass(slots=True)
