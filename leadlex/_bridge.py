@@ -31,7 +31,7 @@ from ._errors import (
     StreamInterruptedError,
 )
 from ._events import StreamEvent, TextDelta, size_of
-from ._green import system_thread, why_no_loop
+from ._green import system_event, system_thread, why_no_loop
 from ._pager import Batched
 from ._stream import AsyncChatStream, about, busy, read_batch
 
@@ -129,7 +129,7 @@ class _LoopThread:
         self.lanes: set[_Lane] = set()
         self.process: _Process = process
         self.portal: _Portal
-        self._ready = threading.Event()
+        self._ready = system_event()
         self._over = False
         self._ident: int | None = None
         self._token: EventLoopToken | None = None
@@ -222,7 +222,7 @@ class _Lane:
     def __init__(self, thread: _LoopThread, aclose: Callable[[], Coroutine[Any, Any, None]]) -> None:
         self.thread: _LoopThread = thread
         self.is_closing: bool = False
-        self._ended = threading.Event()
+        self._ended = system_event()
         self._aclose = aclose
         self._calls: set[_Call[Any]] = set()
         self._left: anyio.Event | None = None
@@ -301,7 +301,7 @@ class _Call(Generic[T]):
     ) -> None:
         self.lane: _Lane | None = None
         self.was_refused: bool = False
-        self.ended: threading.Event = threading.Event()
+        self.ended: threading.Event = system_event()
         self._coroutine = coroutine
         self._outlasts = outlasts
         self._refused = refused
@@ -480,8 +480,8 @@ class _Buffer:
     def __init__(self, stream: AsyncChatStream) -> None:
         self.stream = stream
         self.events: deque[StreamEvent] = deque()
-        self.filled = threading.Event()
-        self.over = threading.Event()
+        self.filled = system_event()
+        self.over = system_event()
         self.error: BaseException | None = None
         self.whole = False
         self._keeps = True

@@ -12,7 +12,6 @@ import socket
 import ssl
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
-from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from importlib import import_module
@@ -32,6 +31,7 @@ from httpcore._utils import is_socket_readable
 from ._alarm import Alarm, Limit, alarm_here
 from ._config import Settings
 from ._errors import ClientClosedError, ConfigurationError, discreet, refuse
+from ._green import system_thread
 
 SHARDS: Final = 32
 KEEPALIVE: Final = 5.0
@@ -389,9 +389,8 @@ def client_maker(settings: Settings) -> Callable[[], httpx.AsyncClient]:
         ConfigurationError: `SSL_CERT_FILE`, `SSL_CERT_DIR` or a proxy variable can't be used.
     """
     secure = urlsplit(settings.base_url).scheme == "https"
-    with ThreadPoolExecutor(1) as aside:
-        read = _begin_to_read(aside) if secure else None
-        _load_what_calls_need()
+    read = _begin_to_read() if secure else None
+    _load_what_calls_need()
     context = read() if read else None
     # A plain-http base URL is this machine: a proxy would only learn the key.
     proxy = environment_proxy(settings.address, context) if secure else None
@@ -403,12 +402,31 @@ def client_maker(settings: Settings) -> Callable[[], httpx.AsyncClient]:
     return make
 
 
-def _begin_to_read(aside: Executor) -> Callable[[], ssl.SSLContext]:
+def _begin_to_read() -> Callable[[], ssl.SSLContext]:
     """Read the certificates aside: OpenSSL does it without the GIL, so that what is done meanwhile takes no time."""
+    contexts: list[ssl.SSLContext] = []
+    errors: list[Exception] = []
+
+    def load() -> None:
+        try:
+            contexts.append(tls_context())
+        except Exception as error:  # noqa: BLE001  # it is raised where the context is asked for
+            errors.append(error)
+
+    # Neither an executor nor a future: their locks are the system's where gevent came after them, and may hang its hub.
+    thread = system_thread(load, "leadlex-certificates")
     try:
-        return aside.submit(tls_context).result
+        thread.start()
     except RuntimeError:  # no thread is to be had: the interpreter ends, or the process has too many
         return tls_context
+
+    def read() -> ssl.SSLContext:
+        thread.join()
+        for error in errors:
+            raise error
+        return contexts[0]
+
+    return read
 
 
 def tls_context() -> ssl.SSLContext:

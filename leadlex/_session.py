@@ -12,8 +12,7 @@ import socket
 import ssl
 from collections.abc import Awaitable, Callable
 from functools import lru_cache, partial
-from typing import Any, Final, Self
-from weakref import WeakSet
+from typing import Any, Final, Self, cast
 
 import aiohttp
 import httpx
@@ -117,11 +116,11 @@ def _is_behind(proxy: URL | None, error: Exception) -> bool:
 
 
 class _Connector(aiohttp.TCPConnector):
-    """Connections that are used again only where nothing came on them since the last answer."""
+    """Connections that are used again only where nothing came on them since the last answer, and that end with it."""
 
     def __init__(self, **options: Any) -> None:  # noqa: ANN401  # aiohttp's
         super().__init__(**options)
-        self._used = WeakSet[Any]()
+        self._transports = set[Any]()
 
     async def connect(
         self,
@@ -136,13 +135,29 @@ class _Connector(aiohttp.TCPConnector):
         """
         with Limit(timeout.connect):
             made = await super().connect(req, traces, _UNTIMED)
-            while made.protocol in self._used and not _is_clean(made):
+            while made.transport in self._transports and not _is_clean(made):
                 _cut(made)
                 made.close()
                 made = await super().connect(req, traces, _UNTIMED)
-            self._used.add(made.protocol)
+            self._remember(made)
             return made
         raise TimeoutError
+
+    def _remember(self, made: Any) -> None:  # noqa: ANN401  # aiohttp's
+        transport, closed = made.transport, made.protocol.closed
+        if closed is not None and transport not in self._transports:
+            self._transports.add(transport)
+            closed.add_done_callback(partial(self._forget, transport))
+
+    def _forget(self, transport: Any, closed: asyncio.Future[None]) -> None:  # noqa: ANN401  # asyncio's
+        self._transports.discard(transport)
+        # asyncio would tell of an exception that nobody looked at.
+        closed.cancelled() or closed.exception()
+
+    def abort(self) -> None:
+        """Cut what is open, also what aiohttp has closed politely: over TLS that waits for a silent peer's goodbye."""
+        for transport in self._transports:
+            transport.abort()
 
 
 def _is_clean(connection: Any) -> bool:  # noqa: ANN401  # aiohttp's
@@ -208,7 +223,11 @@ class SessionTransport(httpx.AsyncBaseTransport):
     async def aclose(self) -> None:
         """Close all connections; requests under way break."""
         if self._session is not None:
+            connector = cast("_Connector", self._session.connector)
             await self._session.close()
+            connector.abort()
+            # asyncio closes a socket in the next turn of its loop.
+            await cancel_shielded_checkpoint()
 
     def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None:

@@ -56,15 +56,18 @@ _encoder: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separato
 MAX_VALUES: Final = 500_000
 """Values that JSON may have, all levels together: 15 KB of gzip can stand for `{}` by the million, of 64 bytes each."""
 
+MAX_EVENT_VALUES: Final = 100_000
+"""The same for an event's, of which several wait to be read."""
 
-def loads(text: str) -> Any:  # noqa: ANN401  # JSON
+
+def loads(text: str, most: int = MAX_VALUES) -> Any:  # noqa: ANN401  # JSON
     """Read JSON; of a repeated name the last one counts.
 
     Raises:
-        WireError: It is none, is nested too deep, has a number that nothing can hold, or has more than 500,000 values.
+        WireError: It is none, is nested too deep, has a number that nothing can hold, or has too many values.
     """
-    if len(text) > MAX_VALUES and _has_too_many_values(text):
-        raise WireError(f"it has more than {MAX_VALUES:,} values")
+    if len(text) > most and _has_too_many_values(text, most):
+        raise WireError(f"it has more than {most:,} values")
     text = text.strip(" \t\n\r")  # RFC 8259, 2: "ws"; `decode` looks for it with two regular expressions
     try:
         value, end = _decoder.raw_decode(text)
@@ -78,9 +81,9 @@ def loads(text: str) -> Any:  # noqa: ANN401  # JSON
 _WINDOW: Final = 64 << 10
 
 
-def _has_too_many_values(text: str) -> bool:
+def _has_too_many_values(text: str, most: int) -> bool:
     """Count values before any is made; what stands in quotes is left out only where all signs together are too many."""
-    if sum(map(text.count, ",[{")) < MAX_VALUES:
+    if sum(map(text.count, ",[{")) < most:
         return False
     text = text.replace("\\\\", "").replace('\\"', "")  # from here on a quote begins or ends a text
     values, quoted = 1, 0
@@ -90,7 +93,7 @@ def _has_too_many_values(text: str) -> bool:
         # Each value but the first follows one of these signs; an empty list or object has none.
         values += sum(map(bare.count, ",[{")) - sum(map(bare.count, ("[]", "{}")))
         quoted = (quoted + len(pieces) - 1) % 2
-    return values > MAX_VALUES
+    return values > most
 
 
 def loads_bytes(body: bytes) -> Any:  # noqa: ANN401  # JSON
@@ -108,7 +111,7 @@ def dumps(value: object) -> bytes:
         WireError: The value has no JSON (a lone surrogate, NaN, a cycle, another type), or is too large.
     """
     if _is_too_large(value):
-        raise WireError("something that JSON can't hold: a cycle, or more than 500,000 values")
+        raise WireError(f"something that JSON can't hold: a cycle, or more than {MAX_VALUES:,} values")
     try:
         return _encoder.encode(value).encode()
     except UnicodeEncodeError:
@@ -438,7 +441,7 @@ def event_of(name: str, data: str) -> StreamEvent | WireProblem | End:
     if name not in _EVENTS or (name == "done" and _is_end(data)):
         return _rare_event(name, data)
     try:
-        return _event_hook(name)(loads(data), None)  # type: ignore[no-any-return]  # cattrs gives what it was asked for
+        return _event_hook(name)(loads(data, MAX_EVENT_VALUES), None)  # type: ignore[no-any-return]  # cattrs gives what it was asked for
     except (WireError, ClassValidationError) as error:
         if name != "text":
             # That it came is all that an answer needs of it.
@@ -467,7 +470,7 @@ def _is_end(data: str) -> bool:
 
 def _problem_event(data: str) -> WireProblem:
     try:
-        value = loads(data)
+        value = loads(data, MAX_EVENT_VALUES)
     except WireError:
         return WireProblem(None, data)
     fields = value if isinstance(value, dict) else {}
@@ -491,6 +494,7 @@ def _is_last(name: str, data: str) -> bool:
     try:
         if name in ("message", "done") and _is_end(data):
             return True
-        return name == "done" and isinstance(loads(data), dict)  # half of one is how a stream looks that was cut
+        # Half of one is how a stream looks that was cut.
+        return name == "done" and isinstance(loads(data, MAX_EVENT_VALUES), dict)
     except WireError:
         return False

@@ -162,15 +162,16 @@ lexi.chat("Hi")
 @needs("gevent")
 def test_a_thread_of_the_systems(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where gevent has patched threads, clients and the sandbox get threads that it leaves alone."""
-    gevent_monkey = importlib.import_module("gevent.monkey")
-    monkeypatch.setattr(gevent_monkey, "is_module_patched", lambda _: True)
-    monkeypatch.setattr(gevent_monkey, "get_original", lambda *_: lambda run, _: threading.Thread(target=run).start())
+    monkeypatch.setattr(importlib.import_module("gevent.monkey"), "is_module_patched", lambda _: True)
+    hub = importlib.import_module("gevent.hub").get_hub()
     with leadlex.LeadLex.sandbox() as lexi:
         assert "Lexi" in lexi.chat("Hi").response
+        assert "Lexi" in lexi.stream_chat("Hi").final_reply().response
         thread = lexi._bridge.lane().thread._thread
         assert thread.is_alive()
         assert thread not in threading.enumerate()
     assert not thread.is_alive()
+    hub.destroy(destroy_loop=True)
 
 
 EVENTLET = """

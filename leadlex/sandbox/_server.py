@@ -4,7 +4,6 @@ import asyncio
 import os
 import socket
 import sys
-from concurrent.futures import Future
 from typing import cast
 
 import uvicorn
@@ -12,7 +11,7 @@ from starlette.types import ASGIApp
 from uvicorn.server import ServerState
 
 from leadlex._errors import ConfigurationError
-from leadlex._green import FOR_EVER, system_thread, why_no_loop
+from leadlex._green import system_event, system_thread, why_no_loop
 
 from ._connection import Connection
 
@@ -40,11 +39,14 @@ class Server:
         )
         self._socket = _listen(port)
         self.port: int = self._socket.getsockname()[1]
-        self._ready: Future[None] = Future()
+        self._ready = system_event()
+        self._refusal: Exception | None = None
         self._process = os.getpid()
         self._thread = system_thread(self._run, "leadlex-sandbox")
         self._thread.start()
-        self._ready.result(FOR_EVER)
+        self._ready.wait()
+        if self._refusal:
+            raise self._refusal
 
     def stop(self) -> None:
         """Cut all connections and end the thread; answers that are on their way are given up."""
@@ -61,8 +63,8 @@ class Server:
         except (OSError, RuntimeError) as error:
             serving.close()
             self._socket.close()
-            refusal = ConfigurationError(why_no_loop(error)) if isinstance(error, RuntimeError) else error
-            self._ready.set_exception(refusal)
+            self._refusal = ConfigurationError(why_no_loop(error)) if isinstance(error, RuntimeError) else error
+            self._ready.set()
 
     async def _serve(self) -> None:
         """Serve until told to stop.
@@ -73,7 +75,7 @@ class Server:
         self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
         state = ServerState()
         server = await self._loop.create_server(lambda: Connection(self._config, state), sock=self._socket)
-        self._ready.set_result(None)
+        self._ready.set()
         await self._stopping.wait()
         server.close()
         for connection in cast("set[Connection]", state.connections):

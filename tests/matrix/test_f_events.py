@@ -505,7 +505,7 @@ def test_too_many_values_beside_the_text(face: Face) -> None:
     seen.expect(None, attempts=1)
     assert seen.events[1:3] == [Thinking(extra={"data": many.decode()}), ToolStep(extra={"data": many.decode()})]
     seen = ask(face, text(HALF) + event("text", data) + DONE, HALF)
-    seen.expect(APIResponseError, charged="unknown", attempts=1, text=HALF, says="more than 500,000 values")
+    seen.expect(APIResponseError, charged="unknown", attempts=1, text=HALF, says="more than 100,000 values")
 
 
 # Bodies ------------------------------------------------------------------------------------------------------------
