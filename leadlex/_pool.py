@@ -645,6 +645,8 @@ def _refuse_client(given: object) -> NoReturn:
 
 def _load_what_calls_need() -> None:
     """Load what a first call would, for somebody waits for that one: the loop's backend, and what looks up a host."""
+    with suppress(RuntimeError):  # the interpreter ends, and no thread will be had
+        import_module("concurrent.futures.thread")
     try:
         current_token()
     except RuntimeError:  # no loop runs here, whatever sniffio says of a thread that was given the context of one

@@ -265,6 +265,7 @@ FUNCTION_IMPORTS = frozenset(
         ("leadlex._aiohttp", "aiohttp_client", "_session"),
         ("leadlex._errors", "_attempts", "_meta"),
         ("leadlex._client", "sandbox", "sandbox"),
+        ("leadlex._green", "_gevent", "(import_module)"),
         ("leadlex._pool", "_load_what_calls_need", "(import_module)"),
         ("leadlex.cli", "main", "cli"),
         ("leadlex.cli._prompt", "edit_lines", "(import_module)"),

@@ -16,7 +16,6 @@ import threading
 import time
 from collections.abc import Callable, Generator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -728,7 +727,7 @@ def test_waits_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
             waits.append(timeout)
             return super().wait(timeout)
 
-    monkeypatch.setattr(_bridge, "threading", SimpleNamespace(**{**vars(threading), "Event": Event}))
+    monkeypatch.setattr(_bridge, "system_event", Event)
     with ScriptedServer(SLOW) as server, leadlex.LeadLex(API_KEY, base_url=server.url) as lexi:
         assert "".join(lexi.stream_chat("Hi").text_stream) == text_of(LONG)
         lexi.stream_chat("Hi").final_reply()
