@@ -13,7 +13,6 @@ from importlib import import_module
 TYPE_CHECKING = False  # as typing's, which takes half of the time of this import; checkers know it by its name
 
 if TYPE_CHECKING:
-    from ._aiohttp import aiohttp_client
     from ._client import AsyncLeadLex
     from ._config import RetryPolicy, Timeout, __version__
     from ._errors import (
@@ -39,9 +38,14 @@ if TYPE_CHECKING:
         StreamInterruptedError,
         WebhookVerificationError,
     )
-    from ._events import Done, StreamEvent, TextDelta, Thinking, ToolStep, UnknownEvent
-    from ._meta import Attempt, Charged, Meta, RateLimit
-    from ._models import (
+    from ._network.aiohttp_client import aiohttp_client
+    from ._pager import AsyncPager
+    from ._stream import AsyncChatStream
+    from ._sync import ChatStream, LeadLex, Pager, Thread
+    from ._thread import AsyncThread
+    from ._values.events import Done, StreamEvent, TextDelta, Thinking, ToolStep, UnknownEvent
+    from ._values.metadata import Attempt, Charged, Meta, RateLimit
+    from ._values.models import (
         ChatContext,
         ChatReply,
         Conversation,
@@ -54,10 +58,6 @@ if TYPE_CHECKING:
         Task,
         TaskDecision,
     )
-    from ._pager import AsyncPager
-    from ._stream import AsyncChatStream
-    from ._sync import ChatStream, LeadLex, Pager, Thread
-    from ._threads import AsyncThread
 
 __all__ = [
     "APIConnectionError",
@@ -119,8 +119,8 @@ __all__ = [
 # Importing httpx and cattrs takes a tenth of a second: a name loads when it is first used (PEP 562). Checkers see the
 # imports above, and so refuse a misspelt name.
 if not TYPE_CHECKING:
-    _ROOMS = {
-        "_aiohttp": "aiohttp_client",
+    _MODULES = {
+        "_network.aiohttp_client": "aiohttp_client",
         "_client": "AsyncLeadLex",
         "_config": "RetryPolicy Timeout __version__",
         "_errors": (
@@ -129,25 +129,25 @@ if not TYPE_CHECKING:
             "InsufficientCreditsError LeadLexError NotFoundError PaginationError PermissionDeniedError RateLimitError "
             "ServerError StreamBusyError StreamDivergedError StreamInterruptedError WebhookVerificationError"
         ),
-        "_events": "Done StreamEvent TextDelta Thinking ToolStep UnknownEvent",
-        "_meta": "Attempt Charged Meta RateLimit",
-        "_models": (
+        "_values.events": "Done StreamEvent TextDelta Thinking ToolStep UnknownEvent",
+        "_values.metadata": "Attempt Charged Meta RateLimit",
+        "_values.models": (
             "ChatContext ChatReply Conversation ConversationSummary EntityContext Message Page RawReply StreamContext "
             "Task TaskDecision"
         ),
         "_pager": "AsyncPager",
         "_stream": "AsyncChatStream",
         "_sync": "ChatStream LeadLex Pager Thread",
-        "_threads": "AsyncThread",
+        "_thread": "AsyncThread",
     }
-    _HOMES = {name: room for room, names in _ROOMS.items() for name in names.split()}
+    _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names.split()}
 
     def __getattr__(name: str) -> object:
-        room = _HOMES.get(name)
-        if room is None:
+        module = _MODULE_OF.get(name)
+        if module is None:
             raise AttributeError(f"module 'leadlex' has no attribute {name!r}")
         try:
-            value = globals()[name] = getattr(import_module(f"leadlex.{room}"), name)
+            value = globals()[name] = getattr(import_module(f"leadlex.{module}"), name)
         except AttributeError as error:  # `from leadlex import …` would drop it, and what a dependency lacks with it
             raise ImportError(f"leadlex.{name} can't be loaded: {error}") from error
         return value

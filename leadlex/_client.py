@@ -13,27 +13,23 @@ from typing import Any, Self
 
 import httpx
 
-from . import _operations
-from ._config import (
-    DEFAULT_RETRIES,
-    DEFAULT_TIMEOUT,
-    MAX_CONNECTIONS,
-    UNSET,
-    RetryPolicy,
-    Settings,
-    Timeout,
-    Unset,
-    base_url_of,
-    flag_of,
-    headers_of,
-    key_of,
-    policy_of,
-    timeout_of,
-    whole,
-)
-from ._log import configure
-from ._meta import RateLimit
-from ._models import (
+from ._api_key import key_of
+from ._config import DEFAULT_RETRIES, DEFAULT_TIMEOUT, UNSET, RetryPolicy, Timeout, Unset, policy_of, timeout_of, whole
+from ._logging import configure
+from ._network.call import Seen
+from ._network.clients import connections_for
+from ._network.clock import Clock
+from ._network.retry_quota import RetryQuota
+from ._network.transport import Transport
+from ._pager import AsyncPager
+from ._protocol import endpoints
+from ._protocol.arguments import known_id
+from ._settings import MAX_CONNECTIONS, Settings, base_url_of, flag_of, headers_of
+from ._stream import AsyncChatStream, Reading
+from ._tasks import wait_for_task
+from ._thread import AsyncThread
+from ._values.metadata import RateLimit
+from ._values.models import (
     ChatContext,
     ChatReply,
     Conversation,
@@ -43,13 +39,6 @@ from ._models import (
     Task,
     TaskDecision,
 )
-from ._pager import AsyncPager
-from ._pool import homes_for
-from ._retry import RetryQuota
-from ._stream import AsyncChatStream, Reading
-from ._tasks import wait_for_task
-from ._threads import AsyncThread
-from ._transport import Seen, Time, Transport
 
 
 class AsyncLeadLex:
@@ -99,7 +88,7 @@ class AsyncLeadLex:
             )
         finally:
             del api_key, base_url, headers  # a traceback that shows locals must not show a secret in them
-        self._transport = Transport(settings, homes_for(settings, http_client), Seen(), RetryQuota(), Time())
+        self._transport = Transport(settings, connections_for(settings, http_client), Seen(), RetryQuota(), Clock())
         self._owner = True
         self._closing: list[Callable[[], object]] = []
 
@@ -165,7 +154,7 @@ class AsyncLeadLex:
         Source: `POST /v1/lexi/chat`.
         """
         try:
-            operation = _operations.chat(message, conversation_id=conversation_id, context=context)
+            operation = endpoints.chat(message, conversation_id=conversation_id, context=context)
         finally:
             del message, context  # a traceback that shows locals must not show what was asked
         return await self._transport.send(operation)
@@ -203,14 +192,14 @@ class AsyncLeadLex:
         Source: `POST /v1/lexi/chat/stream`.
         """
         try:
-            operation = _operations.stream_chat(
+            operation = endpoints.stream_chat(
                 message,
                 conversation_id=conversation_id,
                 context=context,
                 allow_tools=allow_tools,
                 idempotency_key=idempotency_key,
                 first_sent=first_sent,
-                now=self._transport.time.wall(),
+                now=self._transport.clock.wall(),
             )
         finally:
             del message, context  # as in chat
@@ -248,7 +237,7 @@ class AsyncLeadLex:
         Source: `GET /v1/lexi/conversations`.
         """
         try:
-            listing = _operations.conversations(
+            listing = endpoints.conversations(
                 search=search,
                 user_id=user_id,
                 contact_id=contact_id,
@@ -284,7 +273,7 @@ class AsyncLeadLex:
 
         Source: `GET /v1/lexi/conversations/{id}`.
         """
-        operation = _operations.conversation(id, include_tool_steps=include_tool_steps, limit=limit)
+        operation = endpoints.conversation(id, include_tool_steps=include_tool_steps, limit=limit)
         return await self._transport.send(operation)
 
     async def tasks(self, *, status: str = "pending") -> list[Task]:
@@ -299,7 +288,7 @@ class AsyncLeadLex:
 
         Source: `GET /v1/lexi/tasks`.
         """
-        return await self._transport.send(_operations.tasks(status=status))
+        return await self._transport.send(endpoints.tasks(status=status))
 
     async def approve_task(self, id: str) -> TaskDecision:  # noqa: A002  # the contract's word
         """Let Lexi carry out a task; it may cost credits and is never repeated.
@@ -318,7 +307,7 @@ class AsyncLeadLex:
 
         Source: `POST /v1/lexi/tasks/{id}/approve`.
         """
-        return await self._transport.send(_operations.approve_task(id))
+        return await self._transport.send(endpoints.approve_task(id))
 
     async def dismiss_task(self, id: str, *, reason: str | None = None) -> TaskDecision:  # noqa: A002  # the same
         """Dismiss a task for good.
@@ -338,7 +327,7 @@ class AsyncLeadLex:
         Source: `POST /v1/lexi/tasks/{id}/dismiss`.
         """
         try:
-            operation = _operations.dismiss_task(id, reason=reason)
+            operation = endpoints.dismiss_task(id, reason=reason)
         finally:
             del reason  # as in chat
         return await self._transport.send(operation)
@@ -385,7 +374,7 @@ class AsyncLeadLex:
             await thread.chat("Filter to only New York")
         """
         try:
-            return AsyncThread(self._transport, _operations.known_id(conversation_id), context)
+            return AsyncThread(self._transport, known_id(conversation_id), context)
         finally:
             del context  # as in chat
 
@@ -410,7 +399,7 @@ class AsyncLeadLex:
             print(raw.data)
         """
         try:
-            operation = _operations.request(method, path, json=json, params=params)
+            operation = endpoints.request(method, path, json=json, params=params)
         finally:
             del json, params  # as in chat
         return await self._transport.send(operation)
@@ -459,7 +448,7 @@ class AsyncLeadLex:
             await lexi.aclose()
         """
         if self._owner:
-            await self._transport.homes.aclose()
+            await self._transport.connections.aclose()
             while self._closing:
                 self._closing.pop()()
 

@@ -34,8 +34,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NoReturn, Par
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from ._meta import Attempt, Charged, Meta, RateLimit
-    from ._models import ChatReply
+    from ._values.metadata import Attempt, Charged, Meta, RateLimit
+    from ._values.models import ChatReply
 
 E = TypeVar("E", bound="LeadLexError")
 P = ParamSpec("P")
@@ -44,7 +44,7 @@ T = TypeVar("T")
 Facts = dict[str, Any]
 """What is known of a failed call, in JSON's types: the last of an error's `args`, for some roads carry nothing else."""
 
-Clock = Literal["connect", "write", "pool", "first_event", "idle", "event_idle", "total", "wait"]
+TimeoutName = Literal["connect", "write", "pool", "first_event", "idle", "event_idle", "total", "wait"]
 """The timeouts by name, as in `Timeout`; `wait` is that of `wait_for_task`."""
 
 MESSAGE_LIMIT = 2048
@@ -97,7 +97,7 @@ class Fact(Generic[T]):
 
 
 def _attempts(told: Sequence[Mapping[str, Any]]) -> tuple[Attempt, ...]:
-    from ._meta import Attempt  # noqa: PLC0415  # whoever only catches errors loads no values
+    from ._values.metadata import Attempt  # noqa: PLC0415  # whoever only catches errors loads no values
 
     return tuple(Attempt(**each) for each in told)
 
@@ -274,9 +274,9 @@ class APITimeoutError(APIConnectionError):
         clock: Which one, by its name in `Timeout`; `wait` for `wait_for_task`.
     """
 
-    clock: Fact[Clock] = Fact("total")
+    clock: Fact[TimeoutName] = Fact("total")
 
-    def __init__(self, clock: Clock, seconds: float | None, hint: str = "", facts: Facts | None = None) -> None:
+    def __init__(self, clock: TimeoutName, seconds: float | None, hint: str = "", facts: Facts | None = None) -> None:
         super().__init__(clock, seconds, hint, *_given(facts))
         self.clock = clock
 
@@ -288,7 +288,7 @@ class APITimeoutError(APIConnectionError):
         return f"{_CLOCKS[clock]} {within} (the {clock} timeout).{hint and ' ' + hint}"
 
 
-_CLOCKS: dict[Clock, str] = {
+_CLOCKS: dict[TimeoutName, str] = {
     "connect": "No connection to LeadLex could be made",
     "write": "The request could not be sent",
     "pool": "No connection became free",

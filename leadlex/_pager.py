@@ -15,9 +15,10 @@ from attrs import evolve
 
 from ._config import MAX_COLLECTED, whole
 from ._errors import LeadLexError, PaginationError
-from ._models import Page
-from ._operations import Operation, at_page
-from ._transport import Transport
+from ._network.transport import Transport
+from ._protocol.endpoints import at_page
+from ._protocol.operation import Operation
+from ._values.models import Page
 
 
 class HasId(Protocol):

@@ -11,30 +11,36 @@ import warnings
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from datetime import datetime
 from types import TracebackType
-from typing import Final, Self, TypeVar, cast
+from typing import Final, Self, TypeVar
 
 import anyio
-import httpx
 from attrs import evolve
-from httpx_sse import EventSource, ServerSentEvent
+from httpx_sse import ServerSentEvent
 
-from ._body import Unusable
 from ._errors import ClientClosedError, LeadLexError, StreamBusyError, StreamDivergedError, StreamInterruptedError
-from ._events import Done, StreamEvent, TextDelta
-from ._faults import Broken, cut_short, let_pass
-from ._log import record
-from ._meta import Charged, Meta
-from ._models import ChatReply
-from ._operations import Operation, check_key_life
-from ._replay import Divergence, Replay, Transcript
-from ._retry import Fault
-from ._transport import Call, Opened, Transport
-from ._wire import End, WireError, WireProblem, event_of, repaired
+from ._logging import record
+from ._network.call import Call
+from ._network.translation import cut_short, let_pass
+from ._network.transport import Opened, Transport
+from ._policy.failures import Failure, FailureKind
+from ._policy.replay import Divergence, Replay
+from ._policy.transcript import Transcript
+from ._protocol.endpoints import check_key_life
+from ._protocol.event_blocks import parsed
+from ._protocol.json_text import Unusable, WireError
+from ._protocol.operation import Operation
+from ._protocol.problems import WireProblem
+from ._protocol.server_events import End, event_of
+from ._protocol.structure import repaired
+from ._values.events import Done, StreamEvent, TextDelta
+from ._values.metadata import Charged, Meta
+from ._values.models import ChatReply
 
 E = TypeVar("E", bound=LeadLexError)
 
 MAX_TEXT: Final = 64 << 20
 """Characters of one reply, above which a server is not believed."""
+
 
 _DRAIN: Final = 0.05
 """Seconds to wait for the end of the body after the last event: read to its end, a connection is used again."""
@@ -240,7 +246,7 @@ class Reading:
         self.opened: Opened | None = None
         self.transcript: Transcript = Transcript()
         self.replay: Replay | None = None
-        self.broken: Broken | None = None
+        self.failure: Failure | None = None
         self.half: str = ""
         self.started = False
         self.alive: bool = False
@@ -256,7 +262,7 @@ class Reading:
     @property
     def abandoned(self) -> bool:
         """Tell whether a connection may be left open."""
-        return self.started and not (self.closed or self.ended or self.transport.homes.closed)
+        return self.started and not (self.closed or self.ended or self.transport.connections.closed)
 
     async def interrupt(self) -> None:
         """End another task's wait for the next event: for a head, between two attempts, or for bytes."""
@@ -281,7 +287,7 @@ class Reading:
 
     def unfinished(self) -> LeadLexError:
         """Say that the stream was closed before its end."""
-        if self.transport.homes.closed:
+        if self.transport.connections.closed:
             error: LeadLexError = ClientClosedError()
         else:
             key = self.call.operation.idempotency_key or ""
@@ -291,7 +297,7 @@ class Reading:
         return error
 
     def events(self, block: str) -> Iterator[StreamEvent]:
-        """Hand out the events of a block one by one; what breaks the stream is kept in `broken`."""
+        """Hand out the events of a block one by one; what breaks the stream is kept in `failure`."""
         try:
             late = parsed(block)
             for sse in late:
@@ -304,7 +310,7 @@ class Reading:
                 if self.transcript.done:
                     _note_second_done(late)
         except Exception as error:  # noqa: BLE001  # whatever it is, it is translated
-            self.broken = _broken(self, error)
+            self.failure = _failure(self, error)
 
     def _take(self, event: StreamEvent) -> None:
         """Check what is handed out, and write it down."""
@@ -346,37 +352,18 @@ class _Problem(Exception):
         self.problem = problem
 
 
-def parsed(block: str) -> Iterator[ServerSentEvent]:
-    """Read the events of a block of text."""
-    # An event with empty data is httpx-sse's echo of an id; none of this API's has any.
-    return (sse for sse in EventSource(cast("httpx.Response", _Block(block))).iter_sse() if sse.data)
-
-
-class _Block:
-    """Be a response with one block of text, for httpx-sse to read."""
-
-    headers: Final = {"content-type": "text/event-stream"}
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-
-    def iter_text(self) -> Iterator[str]:
-        """Give the text."""
-        return iter((self._text,))
-
-
 async def _read(reading: Reading) -> AsyncGenerator[Iterator[StreamEvent], None]:
     """Open the stream, hand out its events block by block, and open it again where it may be continued."""
     # The clocks of a call run from its first use, not from when its handle was made.
     transport = reading.transport
     call = reading.call = transport.begin(reading.call.operation)
-    check_key_life(call.operation, transport.time.wall())
+    check_key_life(call.operation, transport.clock.wall())
     reading.started = True
     while True:
-        reading.broken = None
+        reading.failure = None
         opened = await transport.open(call)
-        if isinstance(opened, Broken):
-            reading.broken = _unopened(reading, opened)
+        if isinstance(opened, Failure):
+            reading.failure = _unopened(reading, opened)
         else:
             reading.opened = opened
             try:
@@ -385,22 +372,22 @@ async def _read(reading: Reading) -> AsyncGenerator[Iterator[StreamEvent], None]
                     if reading.alive:
                         opened.clocks.note_event()
                     reading.alive = False
-                    if reading.broken or reading.transcript.done:
+                    if reading.failure or reading.transcript.done:
                         break
             except Exception as error:  # noqa: BLE001  # whatever it is, it is translated
-                reading.broken = _broken(reading, error)
+                reading.failure = _failure(reading, error)
             finally:
                 await _finish(reading, opened)
         if reading.transcript.done:
             return
-        await _again(reading, reading.broken or cut_short())
+        await _again(reading, reading.failure or cut_short())
 
 
-async def _again(reading: Reading, broken: Broken) -> None:
+async def _again(reading: Reading, failure: Failure) -> None:
     try:
         if reading.closed:
             raise reading.unfinished()
-        await reading.transport.again(reading.call, broken, reading.transcript)
+        await reading.transport.again(reading.call, failure, reading.transcript)
     except LeadLexError as error:
         told = reading.unfinished() if reading.closed else error
         raise told from error.__cause__
@@ -408,19 +395,19 @@ async def _again(reading: Reading, broken: Broken) -> None:
     reading.replay = Replay(reading.transcript) if reading.transcript.begun else None
 
 
-def _broken(reading: Reading, error: Exception) -> Broken:
+def _failure(reading: Reading, error: Exception) -> Failure:
     call, transport = reading.call, reading.transport
     if isinstance(error, _Problem):
-        return transport.event_broken(call, error.problem)
+        return transport.failed_event(call, error.problem)
     if isinstance(error, Divergence):
-        return Broken(Fault.PAYLOAD, _diverged(reading, error))
-    return transport.broken(call, error)
+        return Failure(FailureKind.PAYLOAD, _diverged(reading, error))
+    return transport.failure(call, error)
 
 
-def _unopened(reading: Reading, broken: Broken) -> Broken:
+def _unopened(reading: Reading, failure: Failure) -> Failure:
     """Take what is no stream at all, and comes in place of one that is under way, for somebody else's answer."""
-    under_way = reading.call.head_seen and broken.fault is Fault.PAYLOAD
-    return evolve(broken, fault=Fault.FOREIGN) if under_way else broken
+    under_way = reading.call.head_seen and failure.kind is FailureKind.PAYLOAD
+    return evolve(failure, kind=FailureKind.FOREIGN) if under_way else failure
 
 
 def _diverged(reading: Reading, divergence: Divergence) -> StreamDivergedError:

@@ -1,4 +1,4 @@
-"""The sync face. Written by `python -m leadlex._gen` from the async floors; change those, not this.
+"""The sync client. Written by `python -m leadlex._portal.generator`; change the async one, not this.
 
 Rule: no logic. Every method runs its async twin in the thread of all sync clients.
 """
@@ -12,12 +12,17 @@ from typing import Any, Generic, Self
 
 import httpx
 
-from ._bridge import Batches, Bridge, Pump
 from ._client import AsyncLeadLex
-from ._config import DEFAULT_RETRIES, DEFAULT_TIMEOUT, MAX_CONNECTIONS, UNSET, RetryPolicy, Timeout, Unset
-from ._events import StreamEvent
-from ._meta import Charged, Meta, RateLimit
-from ._models import (
+from ._config import DEFAULT_RETRIES, DEFAULT_TIMEOUT, UNSET, RetryPolicy, Timeout, Unset
+from ._pager import AsyncPager, T
+from ._portal.bridge import Batches, Bridge
+from ._portal.pump import Pump
+from ._settings import MAX_CONNECTIONS
+from ._stream import AsyncChatStream
+from ._thread import AsyncThread
+from ._values.events import StreamEvent
+from ._values.metadata import Charged, Meta, RateLimit
+from ._values.models import (
     ChatContext,
     ChatReply,
     Conversation,
@@ -29,9 +34,6 @@ from ._models import (
     Task,
     TaskDecision,
 )
-from ._pager import AsyncPager, T
-from ._stream import AsyncChatStream
-from ._threads import AsyncThread
 
 
 class LeadLex:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from . import _operations
 from ._config import seconds
 from ._errors import APITimeoutError, NotFoundError
-from ._models import Task
-from ._transport import Transport
+from ._network.transport import Transport
+from ._protocol import endpoints
+from ._protocol.arguments import id_of
+from ._values.models import Task
 
 _UNDER_WAY: Final = ("pending", "approved")
 _FINISHED: Final = ("completed", "failed", "dismissed")
@@ -21,7 +22,7 @@ _GROWTH: Final = 1.5
 
 async def wait_for_task(transport: Transport, id: str, timeout: float, poll_interval: float) -> Task:  # noqa: A002, ASYNC109  # API
     """Return the task once it is finished."""
-    wanted, pause = _operations.id_of(id), seconds(poll_interval, "poll_interval")
+    wanted, pause = id_of(id), seconds(poll_interval, "poll_interval")
     with transport.within(seconds(timeout, "timeout")):
         return await _finished(transport, wanted, pause)
     raise APITimeoutError("wait", timeout, "", {"charged": "no"})
@@ -43,7 +44,7 @@ async def _finished(transport: Transport, wanted: str, pause: float) -> Task:
 async def _find(transport: Transport, wanted: str) -> Task | None:
     """Look among the tasks under way, then among the finished ones."""
     for status in (*_UNDER_WAY, *_FINISHED):
-        for task in await transport.send(_operations.tasks(status=status)):
+        for task in await transport.send(endpoints.tasks(status=status)):
             if task.id == wanted:
                 return task
     return None

@@ -19,7 +19,7 @@ CHECKS = {
     "mypy": ("mypy",),
     "pyright": ("pyright",),
     "pyright --verifytypes": ("pyright", "--verifytypes", "leadlex", "--ignoreexternal"),
-    "leadlex._gen --check": ("leadlex._gen", "--check"),
+    "leadlex._portal.generator --check": ("leadlex._portal.generator", "--check"),
 }
 
 SIDE_BY_SIDE = ("-n", "2", "--dist", "worksteal")

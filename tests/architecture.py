@@ -1,7 +1,7 @@
-"""The plan of the house and the checks that hold the code against it.
+"""The layers of the library, and the checks that hold the code to them.
 
 Every check takes the sources as a mapping of dotted module names to texts and returns what is wrong as lines, each with
-module and line; so each can be shown a small house that breaks its rule.
+module and line; so each can be shown a small package that breaks its rule.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -20,59 +20,50 @@ Sources = Mapping[str, str]
 ROOT = Path(__file__).parent.parent
 PACKAGE = "leadlex"
 
-#: From the ground up; on one floor from left to right. A room imports from lower floors and from its left.
-FLOORS = (
-    ("_meta", "_events", "_markdown", "_models", "_green"),
-    ("_errors", "_config", "_log"),
-    ("_wire", "_operations", "_retry", "_replay"),
-    ("_alarm", "_pool", "_session", "_aiohttp", "_body", "_faults", "_transport"),
-    ("_stream", "_pager", "_threads", "_tasks"),
+#: From the bottom up. A unit is a file or a folder of the package; it imports from its own layer and from lower ones.
+LAYERS = (
+    ("_values",),
+    ("_errors", "_system_threads", "_logging", "_api_key", "_config", "_settings"),
+    ("_protocol",),
+    ("_policy",),
+    ("_network",),
+    ("_stream", "_pager", "_thread", "_tasks"),
     ("_client",),
-    ("_bridge",),
+    ("_portal",),
     ("_sync",),
     ("webhooks", "sandbox", "pytest_plugin", "cli"),
 )
-BESIDE = "_gen"
-APPS = FLOORS[-1]
-PLACES = {room: (floor, place) for floor, rooms in enumerate(FLOORS) for place, room in enumerate(rooms)}
+GENERATOR = f"{PACKAGE}._portal.generator"
+APPS = LAYERS[-1]
+PUBLIC_APPS = frozenset({"webhooks", "sandbox"})
+LAYER_OF = {unit: number for number, units in enumerate(LAYERS) for unit in units}
 
-#: The highest floor whose rooms the sandbox shares: a server that shared the client's code would share its mistakes.
-SHARED_WITH_SANDBOX = 2
+#: The highest layer that the sandbox shares: a server that shared the client's code would share its mistakes.
+SHARED_WITH_SANDBOX = 1
 
-#: Who may use which third party; None is everyone. A package that is not here is not used at all.
-PARTIES: Mapping[str, frozenset[str] | None] = {
+#: Which modules may use which dependency: whole units, or single modules; None is every one. A package that is not here
+#: is not used at all.
+DEPENDENCIES: Mapping[str, frozenset[str] | None] = {
     "attrs": None,
-    "cattrs": frozenset({"_wire"}),
-    "h11": frozenset({"_pool"}),
-    "httpx_sse": frozenset({"_stream"}),
-    "httpcore": frozenset({"_pool", "_faults"}),
-    "httpx": frozenset(
-        {
-            "_pool",
-            "_session",
-            "_aiohttp",
-            "_body",
-            "_faults",
-            "_transport",
-            "_stream",
-            "_client",
-            "_sync",
-            "cli",
-            "pytest_plugin",
-        }
-    ),
-    "anyio": frozenset(
-        {"_alarm", "_pool", "_session", "_body", "_transport", "_stream", "_pager", "_bridge", "pytest_plugin"}
-    ),
-    "aiohttp": frozenset({"_session"}),
-    "yarl": frozenset({"_session"}),  # aiohttp's URLs
+    "cattrs": frozenset({"_protocol"}),
+    "h11": frozenset({"_network.patches"}),
+    "httpx_sse": frozenset({"_protocol.event_blocks", "_stream"}),
+    "httpcore": frozenset({"_network"}),
+    "httpx": frozenset({"_network", "_client", "_sync", "cli", "pytest_plugin"}),
+    "anyio": frozenset({"_network", "_stream", "_pager", "_portal", "pytest_plugin"}),
+    "aiohttp": frozenset({"_network.aiohttp_transport"}),
+    "yarl": frozenset({"_network.aiohttp_transport"}),  # aiohttp's URLs
     "starlette": frozenset({"sandbox"}),
     "uvicorn": frozenset({"sandbox"}),
     "rich": frozenset({"cli"}),
     "pytest": frozenset({"pytest_plugin"}),
 }
-SLEEPS_IN = frozenset({"_alarm", "_transport"})
-PATHS_IN = frozenset({"_operations", "sandbox"})
+SLEEPS_IN = frozenset({"_network.timeouts", "_network.clock", "_network.transport"})
+PATHS_IN = frozenset({"_protocol.endpoints", "sandbox"})
+
+#: Units that decide and do nothing, and what they therefore have no use for.
+PURE = frozenset({"_values", "_protocol", "_policy"})
+IMPURE_MODULES = frozenset({"asyncio", "os", "random", "select", "socket", "ssl", "subprocess", "threading", "time"})
 
 
 @frozen(kw_only=True)
@@ -102,13 +93,13 @@ class Import:
 
     @property
     def source(self) -> str:
-        """Name the room that imports."""
-        return room_of(self.module)
+        """Name the unit that imports."""
+        return unit_of(self.module)
 
     @property
-    def room(self) -> str | None:
-        """Name the room that is imported from, empty for the package's front door, None for what is not ours."""
-        return room_of(self.target) if self.target.split(".")[0] == PACKAGE else None
+    def unit(self) -> str | None:
+        """Name the unit that is imported from, empty for the package itself, None for what is not ours."""
+        return unit_of(self.target) if self.target.split(".")[0] == PACKAGE else None
 
 
 def sources() -> dict[str, str]:
@@ -121,8 +112,8 @@ def _dotted(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def room_of(module: str) -> str:
-    """Name the room that a module is or is a part of; the package's own `__init__` is in none."""
+def unit_of(module: str) -> str:
+    """Name the file or folder of the package that a module is or is in; the package's own `__init__` is in none."""
     return module.split(".")[1] if "." in module else ""
 
 
@@ -130,9 +121,9 @@ def room_of(module: str) -> str:
 
 
 class _Reader(ast.NodeVisitor):
-    def __init__(self, module: str, house: Sources) -> None:
+    def __init__(self, module: str, package: Sources) -> None:
         self._module = module
-        self._house = house
+        self._package = package
         self._function: str | None = None
         self._typing = False
         self.found: list[Import] = []
@@ -163,7 +154,7 @@ class _Reader(ast.NodeVisitor):
         for alias in node.names:
             inner = f"{base}.{alias.name}"
             # `from . import _operations` takes a module, `from .sandbox import Sandbox` a name.
-            self._note(node, *((inner, None) if inner in self._house else (base, alias.name)))
+            self._note(node, *((inner, None) if inner in self._package else (base, alias.name)))
 
     def visit_Call(self, node: ast.Call) -> None:
         name = ast.unparse(node.func).rpartition(".")[2]
@@ -174,7 +165,7 @@ class _Reader(ast.NodeVisitor):
     def _absolute(self, node: ast.ImportFrom) -> str:
         if not node.level:
             return node.module or ""
-        is_package = any(other.startswith(f"{self._module}.") for other in self._house)
+        is_package = any(other.startswith(f"{self._module}.") for other in self._package)
         parts = self._module.split(".")
         base = parts[: len(parts) - node.level + is_package]
         return ".".join([*base, *([node.module] if node.module else [])])
@@ -192,11 +183,11 @@ class _Reader(ast.NodeVisitor):
         )
 
 
-def imports(house: Sources) -> list[Import]:
-    """Read all imports of a house; an `import_module(…)` counts as one, of a target in brackets."""
+def imports(package: Sources) -> list[Import]:
+    """Read all imports of a package; an `import_module(…)` counts as one, of a target in brackets."""
     found: list[Import] = []
-    for module, text in house.items():
-        reader = _Reader(module, house)
+    for module, text in package.items():
+        reader = _Reader(module, package)
         reader.visit(ast.parse(text))
         found += reader.found
     return found
@@ -205,55 +196,56 @@ def imports(house: Sources) -> list[Import]:
 # The checks --------------------------------------------------------------------------------------------------------
 
 
-def rooms_without_floor(house: Sources) -> list[str]:
-    """Name the modules that the plan does not know."""
-    known = {"", BESIDE, *PLACES}
-    return [module for module in house if room_of(module) not in known]
+def units_without_layer(package: Sources) -> list[str]:
+    """Name the modules that no layer knows."""
+    return [module for module in package if unit_of(module) not in {"", *LAYER_OF}]
 
 
-def arrows_that_run_back(house: Sources) -> list[str]:
-    """Name the imports that run up a floor, or to the right on one's own, or into a room that is closed."""
-    found = (each for each in imports(house) if each.room is not None and each.room != each.source)
-    return [f"{each.where} {problem}" for each in found if (problem := _wrong_way(each, house))]
+def upward_imports(package: Sources) -> list[str]:
+    """Name the imports from a higher layer, or of what is not for others."""
+    found = (each for each in imports(package) if each.unit is not None)
+    return [f"{each.where} {problem}" for each in found if (problem := _wrong_way(each, package))]
 
 
-def _wrong_way(each: Import, house: Sources) -> str | None:
-    if BESIDE in (each.source, each.room):
-        return f"joins {BESIDE}, which stands beside the house"
+def _wrong_way(each: Import, package: Sources) -> str | None:
+    if GENERATOR in (each.module, each.target):
+        return "joins the generator, which stands alone"
+    if each.unit == each.source:
+        return None
     if not each.source:
-        return None if each.typing else "is the front door and loads a name only when it is used"
+        return None if each.typing else "loads a name before it is used"
     if each.source == "sandbox":
-        return _wrong_for_sandbox(each, homes(house))
+        return _wrong_for_sandbox(each, modules_of_names(package))
     if each.source in APPS:
         return _wrong_for_app(each)
-    leftward = each.room in PLACES and PLACES[each.room] < PLACES[each.source]
-    return None if leftward or _is_listed(each) else f"uses {each.target}"
+    downward = each.unit in LAYER_OF and LAYER_OF[each.unit] <= LAYER_OF[each.source]
+    return None if downward or _is_listed(each) else f"uses {each.target}"
 
 
 def _wrong_for_sandbox(each: Import, known: Mapping[str, str]) -> str | None:
-    home = each.room or known.get(each.name or "", "")
-    shared = home in PLACES and PLACES[home][0] <= SHARED_WITH_SANDBOX
+    unit = each.unit or unit_of(known.get(each.name or "", ""))
+    shared = unit in LAYER_OF and LAYER_OF[unit] <= SHARED_WITH_SANDBOX
     return None if shared else f"shares {each.target} {each.name or ''} with the client"
 
 
 def _wrong_for_app(each: Import) -> str | None:
-    neighbour = each.room in APPS and PLACES[each.room] < PLACES[each.source] and each.target.count(".") == 1
-    return None if neighbour or not each.room else f"uses {each.target}, which is not public"
+    neighbour = each.unit in PUBLIC_APPS and each.target.count(".") == 1
+    return None if neighbour or not each.unit else f"uses {each.target}, which is not public"
 
 
-def homes(house: Sources) -> dict[str, str]:
-    """Tell for each public name in which room it lives, from what `__init__` shows to checkers."""
-    door = {PACKAGE: house.get(PACKAGE, "")}
-    found = imports({**dict.fromkeys(house, ""), **door})
-    return {each.name: room_of(each.target) for each in found if each.name and each.typing}
+def modules_of_names(package: Sources) -> dict[str, str]:
+    """Tell for each public name in which module it is, from what `__init__` shows to checkers."""
+    public = {PACKAGE: package.get(PACKAGE, "")}
+    found = imports({**dict.fromkeys(package, ""), **public})
+    return {each.name: each.target for each in found if each.name and each.typing}
 
 
-def private_names_taken(house: Sources) -> list[str]:
-    """Name the imports of another room's private names."""
+def private_names_taken(package: Sources) -> list[str]:
+    """Name the imports of another module's private names."""
     return [
         f"{each.where} takes {each.name} of {each.target}"
-        for each in imports(house)
-        if each.room not in (None, each.source) and re.match("_(?!_)", each.name or "")
+        for each in imports(package)
+        if each.unit is not None and each.target != each.module and re.match("_(?!_)", each.name or "")
     ]
 
 
@@ -261,12 +253,12 @@ def private_names_taken(house: Sources) -> list[str]:
 FUNCTION_IMPORTS = frozenset(
     {
         ("leadlex", "__getattr__", "(import_module)"),
-        ("leadlex._aiohttp", "_is_installed", "(import_module)"),
-        ("leadlex._aiohttp", "aiohttp_client", "_session"),
-        ("leadlex._errors", "_attempts", "_meta"),
+        ("leadlex._network.aiohttp_client", "_is_installed", "(import_module)"),
+        ("leadlex._network.aiohttp_client", "aiohttp_client", "_network"),
+        ("leadlex._errors", "_attempts", "_values"),
         ("leadlex._client", "sandbox", "sandbox"),
-        ("leadlex._green", "_gevent", "(import_module)"),
-        ("leadlex._pool", "_load_what_calls_need", "(import_module)"),
+        ("leadlex._system_threads", "_gevent", "(import_module)"),
+        ("leadlex._network.clients", "_load_what_calls_need", "(import_module)"),
         ("leadlex.cli", "main", "cli"),
         ("leadlex.cli._prompt", "edit_lines", "(import_module)"),
         ("leadlex.sandbox", "__getattr__", "(import_module)"),
@@ -274,48 +266,54 @@ FUNCTION_IMPORTS = frozenset(
 )
 
 
-def imports_in_functions(house: Sources) -> list[str]:
+def imports_in_functions(package: Sources) -> list[str]:
     """Name the imports inside of functions that are not listed."""
     return [
         f"{each.where} imports {each.target} in {each.function}"
-        for each in imports(house)
+        for each in imports(package)
         if each.function is not None and not _is_listed(each)
     ]
 
 
 def _is_listed(each: Import) -> bool:
-    return (each.module, each.function, each.room or each.target) in FUNCTION_IMPORTS
+    return (each.module, each.function, each.unit or each.target) in FUNCTION_IMPORTS
 
 
-def hidden_imports(house: Sources) -> list[str]:
-    """Name the imports that only checkers see; below the apps only the front door and `_errors` have a need."""
+def hidden_imports(package: Sources) -> list[str]:
+    """Name the imports that only checkers see; below the apps only `__init__` and `_errors` have a need."""
     return [
         f"{each.where} hides {each.target}"
-        for each in imports(house)
-        if each.typing and each.room is not None and each.source not in ("", "_errors", *APPS)
+        for each in imports(package)
+        if each.typing and each.unit is not None and each.source not in ("", "_errors", *APPS)
     ]
 
 
-def parties_out_of_room(house: Sources) -> list[str]:
-    """Name the third parties that are used outside of their rooms, or not known at all."""
-    foreign = (each for each in imports(house) if each.room is None and not each.target.startswith("("))
+def dependencies_out_of_place(package: Sources) -> list[str]:
+    """Name the dependencies that are used outside of their modules, or not known at all."""
+    foreign = (each for each in imports(package) if each.unit is None and not each.target.startswith("("))
     return [
-        f"{each.where} uses {party}"
+        f"{each.where} uses {name}"
         for each in foreign
-        if (party := each.target.split(".")[0]) not in sys.stdlib_module_names and not _has_room(party, each.source)
+        if (name := each.target.split(".")[0]) not in sys.stdlib_module_names and not _may_use(name, each.module)
     ]
 
 
-def _has_room(party: str, room: str) -> bool:
-    rooms = PARTIES.get(party, frozenset())
-    return room != BESIDE and (rooms is None or room in rooms)
+def _may_use(dependency: str, module: str) -> bool:
+    modules = DEPENDENCIES.get(dependency, frozenset())
+    return module != GENERATOR and (modules is None or _is_in(modules, module))
 
 
-def circles(house: Sources) -> list[str]:
+def _is_in(places: Iterable[str], module: str) -> bool:
+    """Tell whether a module is one of some units or modules, or in one."""
+    inside = module.removeprefix(f"{PACKAGE}.")
+    return any(inside == place or inside.startswith(f"{place}.") for place in places)
+
+
+def circles(package: Sources) -> list[str]:
     """Name a circle in which imports run, if there is one; what only checkers see is left out."""
-    arrows: dict[str, set[str]] = {module: set() for module in house}
-    for each in imports(house):
-        if each.target in house and not each.typing:
+    arrows: dict[str, set[str]] = {module: set() for module in package}
+    for each in imports(package):
+        if each.target in package and not each.typing:
             arrows[each.module].add(each.target)
     try:
         TopologicalSorter(arrows).prepare()
@@ -324,12 +322,12 @@ def circles(house: Sources) -> list[str]:
     return []
 
 
-def sleepers(house: Sources) -> list[str]:
-    """Name the lines below the apps that sleep outside of the one room that may."""
+def sleepers(package: Sources) -> list[str]:
+    """Name the lines below the apps that sleep outside of the modules that may."""
     return [
         f"{module}:{line} sleeps"
-        for module, text in house.items()
-        if room_of(module) not in (*SLEEPS_IN, *APPS)
+        for module, text in package.items()
+        if not _is_in((*SLEEPS_IN, *APPS), module)
         for line in _sleeps(ast.parse(text))
     ]
 
@@ -357,12 +355,21 @@ def _is_nap(node: ast.With) -> bool:
     return clocked and any(ast.unparse(each.value).endswith(".wait()") for each in calls)
 
 
-def paths_of_the_api(house: Sources) -> list[str]:
+def impurities(package: Sources) -> list[str]:
+    """Name what the pure layers import of the world: files, sockets, locks, clocks and chance."""
+    return [
+        f"{each.where} uses {each.target}"
+        for each in imports(package)
+        if each.source in PURE and each.target.split(".")[0] in IMPURE_MODULES
+    ]
+
+
+def paths_of_the_api(package: Sources) -> list[str]:
     """Name the texts, docstrings left out, that have a path of the API where none belongs."""
     return [
         f"{module}:{node.lineno} has the path {node.value!r}"
-        for module, text in house.items()
-        if room_of(module) not in PATHS_IN
+        for module, text in package.items()
+        if not _is_in(PATHS_IN, module)
         for node in _texts(ast.parse(text))
         # The base URL has a /v1/ of its own.
         if "/v1/" in str(node.value).replace("/functions/v1/", "")

@@ -13,7 +13,8 @@ import pytest
 
 import leadlex
 from leadlex import ConfigurationError, NotFoundError, RetryPolicy, Timeout
-from leadlex._config import base_url_of, is_loopback, whole
+from leadlex._config import whole
+from leadlex._settings import base_url_of, is_loopback
 from tests.support.answers import error_answer, json_answer
 from tests.support.faces import API_KEY, Face
 from tests.support.journal import Request
@@ -208,7 +209,7 @@ def test_this_machine_is_told_by_its_parsed_address(host: str, ours: bool) -> No
 def test_an_address_is_checked_where_urlsplit_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
     """Before 3.11.4 Python took anything in brackets for an address."""
     parts = SplitResult("https", "[1:2]", "", "", "")
-    monkeypatch.setattr("leadlex._config.urlsplit", lambda _: parts)
+    monkeypatch.setattr("leadlex._settings.urlsplit", lambda _: parts)
     with pytest.raises(ConfigurationError, match="its host or port is not valid"):
         base_url_of("https://[1:2]", {})
 

@@ -27,12 +27,14 @@ from leadlex import (
     ConfigurationError,
     LeadLex,
     StreamInterruptedError,
-    _bridge,
-    _green,
-    _log,
+    _logging,
+    _system_threads,
 )
-from leadlex._bridge import BUFFER, BUFFER_SIZE, Bridge, _Call, _drive
-from leadlex._events import size_of
+from leadlex._portal import loop_thread
+from leadlex._portal.bridge import Bridge, drive
+from leadlex._portal.loop_thread import Call
+from leadlex._portal.pump import BUFFER, BUFFER_SIZE
+from leadlex._values.events import size_of
 from tests.matrix.oracles import AT_ONCE, PATIENT
 from tests.support.answers import chunk, sse_head
 from tests.support.captures import CAPTURE_TEXT, encode_stream, text_events
@@ -85,7 +87,7 @@ def ours() -> list[threading.Thread]:
 def wait_until_alone() -> None:
     """Wait until the loop of all clients has ended."""
     with must_not_hang(5):
-        while _bridge._here().thread is not None:
+        while loop_thread.process_here().thread is not None:
             time.sleep(0.01)
 
 
@@ -145,7 +147,7 @@ def test_an_interrupt_of_what_clings(interrupt: Callable[[float], None], monkeyp
         with anyio.CancelScope(shield=True):
             await anyio.sleep(1)
 
-    monkeypatch.setattr(_bridge, "_GRACE", 0.1)
+    monkeypatch.setattr(loop_thread, "GRACE", 0.1)
     with ScriptedServer(LexiScript()) as server, client(server, http_client=hooked(cling)) as lexi:
         interrupt(0.2)
         began = time.monotonic()
@@ -185,7 +187,7 @@ def test_no_thread_to_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with no_leaks(), ScriptedServer(LexiScript()) as server, client(server) as lexi:
         with monkeypatch.context() as patch:
-            patch.setattr(_green, "threading", SimpleNamespace(**{**vars(threading), "Thread": Refused}))
+            patch.setattr(_system_threads, "threading", SimpleNamespace(**{**vars(threading), "Thread": Refused}))
             with pytest.raises(APIConnectionError, match="can't start new thread") as caught:
                 lexi.chat("Hi")
         assert caught.value.charged == "no"
@@ -263,7 +265,7 @@ def test_a_call_that_comes_too_late(*, used: bool) -> None:
             bridge.call(nothing())
         bridge.close()
         bridge.close()
-        late = _Call(nothing())
+        late = Call(nothing())
         with pytest.raises(ClientClosedError):
             lane.start(late)
         late.abandon()
@@ -284,7 +286,7 @@ def test_a_call_that_comes_too_late_beside_another_client() -> None:
                 read(stream)
             assert caught.value.charged == "no"
             stream.close()
-        call = _Call(asyncio.sleep(0))
+        call = Call(asyncio.sleep(0))
         lane.start(call)
         lane.thread.wait(call.ended)
         with pytest.raises(ClientClosedError, match="during the call") as closed:
@@ -369,7 +371,7 @@ def test_the_portals_stop_ends_all() -> None:
         stream = lexi.stream_chat("Hi")
         next(stream)
         thread = lexi._bridge.lane().thread
-        portal, call = thread.portal, _Call(anyio.sleep_forever())
+        portal, call = thread.portal, Call(anyio.sleep_forever())
         lexi._bridge.lane().start(call)
         portal.start_task_soon(last)
         thread.wait(call.ended)
@@ -381,7 +383,7 @@ def test_what_would_wait_is_not_driven() -> None:
     """What is run without a loop must not wait."""
     waits = asyncio.sleep(0)
     with pytest.raises(RuntimeError, match="waits"):
-        _drive(waits)
+        drive(waits)
     waits.close()
 
 
@@ -521,7 +523,7 @@ def test_an_event_between_two_looks() -> None:
 @pytest.fixture
 def quiet_again() -> Generator[logging.Logger]:
     """Give leadlex's logger, and put it back as it was."""
-    logger = _log.logger
+    logger = _logging.logger
     level, handlers = logger.level, list(logger.handlers)
     yield logger
     logger.setLevel(level)
@@ -551,7 +553,7 @@ def test_one_line_an_attempt(
     assert [" ".join(event) for event, _ in told] == ["trying again", "answered", "trying again", "answered"]
     shown = [set(record.leadlex) for record in caplog.records if record.name == "leadlex"]  # type: ignore[attr-defined]
     assert len(shown) == 4
-    assert set().union(*shown) <= set(_log.FIELDS)
+    assert set().union(*shown) <= set(_logging.FIELDS)
     assert "status=503" in lines[0]
     assert "resumes=1" in lines[3]
 

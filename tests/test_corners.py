@@ -11,8 +11,9 @@ import httpx
 import pytest
 
 import leadlex
-from leadlex._bridge import Bridge
-from leadlex._pool import Held, Places, PooledTransport
+from leadlex._network.connections import PooledStream, PooledTransport
+from leadlex._network.limiter import ConnectionLimiter
+from leadlex._portal.bridge import Bridge
 from tests.support.answers import chunk, head, last_chunk, sse_head
 from tests.support.faces import Face
 from tests.support.lexi import LexiScript
@@ -102,10 +103,13 @@ def test_a_place_is_given_back_once() -> None:
     """A body that is closed twice frees one connection."""
 
     async def main() -> None:
-        places, request = Places(1), httpx.Request("GET", "http://localhost", extensions={"timeout": {"pool": 0.01}})
+        places, request = (
+            ConnectionLimiter(1),
+            httpx.Request("GET", "http://localhost", extensions={"timeout": {"pool": 0.01}}),
+        )
         await places.take(request)
         body = _Body()
-        held = Held(body, places)
+        held = PooledStream(body, places)
         await held.aclose()
         await held.aclose()
         assert body.closed == 1

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from leadlex._body import MAX_EVENT, MAX_LINE, LineGuard, Unusable
+from leadlex._protocol.event_blocks import MAX_EVENT, MAX_LINE, LineGuard
+from leadlex._protocol.json_text import Unusable
 from tests.support.captures import CAPTURE, DONE_LINE, LONG, cut
 from tests.support.memory import decoded
 from tests.support.reference import read_whole

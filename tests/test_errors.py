@@ -42,7 +42,7 @@ from leadlex import (
     WebhookVerificationError,
     _errors,
 )
-from leadlex._errors import Clock, Fact, status_error_class
+from leadlex._errors import Fact, TimeoutName, status_error_class
 from leadlex.sandbox import Sandbox
 from tests.support.answers import answer, json_answer, sse_head
 from tests.support.faces import API_KEY, Face
@@ -303,8 +303,8 @@ def test_the_common_start_is_counted(one: str, other: str, length: int) -> None:
     assert error.common_len == length
 
 
-@pytest.mark.parametrize("clock", get_args(Clock))
-def test_a_timeout_names_its_clock(clock: Clock) -> None:
+@pytest.mark.parametrize("clock", get_args(TimeoutName))
+def test_a_timeout_names_its_clock(clock: TimeoutName) -> None:
     """Of eight timeouts the message names the one that ran out, by the name it is set with."""
     error = APITimeoutError(clock, 2.5)
     assert error.clock == clock

@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 
 import leadlex
-from leadlex import _gen
-from leadlex._gen import OMITTED, RENAMED, SOURCES, TARGET, UnknownShape
+from leadlex._portal import generator
+from leadlex._portal.generator import OMITTED, RENAMED, SOURCES, TARGET, UnknownShape
 from tests.architecture import ROOT
 
-GENERATED = _gen.generate(_gen.read_room)
+GENERATED = generator.generate(generator.read_module)
 TWINS = {name: RENAMED[name] for name in SOURCES}
 
 
@@ -43,18 +43,18 @@ def test_the_linter_finds_nothing(words: tuple[str, ...]) -> None:
 def target(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Let the generator write to a file that is not there yet."""
     path = tmp_path / TARGET.name
-    monkeypatch.setattr(_gen, "TARGET", path)
+    monkeypatch.setattr(generator, "TARGET", path)
     return path
 
 
 def test_the_command_writes_and_compares(target: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`--check` says whether the file is up to date, and what to do if it is not; without it the file is written."""
-    assert _gen.main(["--check"]) == 1
-    assert _gen.main([]) == 0
-    assert _gen.main(["--check"]) == 0
+    assert generator.main(["--check"]) == 1
+    assert generator.main([]) == 0
+    assert generator.main(["--check"]) == 0
     target.write_text(GENERATED[:-1], "utf-8")
-    assert _gen.main(["--check"]) == 1
-    stale = "_sync.py is not what the async rooms make: run python -m leadlex._gen."
+    assert generator.main(["--check"]) == 1
+    stale = "_sync.py is not what the async modules make: run python -m leadlex._portal.generator."
     assert capsys.readouterr().out.splitlines() == [stale, "_sync.py is up to date.", stale]
 
 
@@ -84,7 +84,7 @@ def test_every_python_writes_the_same(version: str) -> None:
     if not found:
         pytest.skip(f"no Python {version} on this machine")
     run = subprocess.run(
-        [found[0], "-m", "leadlex._gen", "--check"], cwd=ROOT, capture_output=True, text=True, check=False
+        [found[0], "-m", "leadlex._portal.generator", "--check"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert (run.returncode, run.stdout, run.stderr) == (0, "_sync.py is up to date.\n", "")
 
@@ -101,7 +101,7 @@ def face_of(kind: type) -> dict[str, str]:
 def _signature(member: object) -> str:
     inner = member.fget if isinstance(member, property) else getattr(member, "__func__", member)
     assert callable(inner)
-    return f"{type(member).__name__} {_gen.renamed(str(inspect.signature(inner)))}"
+    return f"{type(member).__name__} {generator.renamed(str(inspect.signature(inner)))}"
 
 
 @pytest.mark.parametrize(("async_name", "sync_name"), TWINS.items(), ids=TWINS)
@@ -130,7 +130,7 @@ def with_method(text: str, kind: str = "AsyncPager") -> Callable[[str], str]:
     """Read the rooms as they are, with something put in at the head of one class."""
 
     def read(room: str) -> str:
-        whole = _gen.read_room(room)
+        whole = generator.read_module(room)
         if room != SOURCES[kind]:
             return whole
         head, docstring, tail = re.split(rf'(class {kind}\b.*?\n    """\n)', whole, maxsplit=1, flags=re.DOTALL)
@@ -179,7 +179,7 @@ def test_an_unknown_shape_is_refused(text: str) -> None:
     """What no rule is made for is refused with file, line, class and name, never guessed at."""
     read = with_method(text)
     with pytest.raises(UnknownShape) as caught:
-        _gen.generate(read)
+        generator.generate(read)
     said = re.fullmatch(r"_pager\.py:(\d+): no rule for AsyncPager\.(\w+)", str(caught.value))
     assert said is not None
     name = re.search(r"(?:def|class) (\w+)", text)
@@ -200,10 +200,10 @@ def test_a_class_with_more_than_bases_is_refused(head: str) -> None:
     """A class's keywords and decorators are not dropped silently."""
 
     def read(room: str) -> str:
-        return _gen.read_room(room).replace("class AsyncPager(Generic[T]):", head)
+        return generator.read_module(room).replace("class AsyncPager(Generic[T]):", head)
 
     with pytest.raises(UnknownShape, match=r"_pager\.py:\d+: no rule for AsyncPager\.AsyncPager"):
-        _gen.generate(read)
+        generator.generate(read)
 
 
 def test_a_class_without_docstring_loses_nothing() -> None:
@@ -211,26 +211,29 @@ def test_a_class_without_docstring_loses_nothing() -> None:
 
     def read(room: str) -> str:
         return re.sub(
-            r'(class AsyncPager\b.*?\n)    """.*?"""\n', r"\1    odd = 1\n", _gen.read_room(room), flags=re.DOTALL
+            r'(class AsyncPager\b.*?\n)    """.*?"""\n',
+            r"\1    odd = 1\n",
+            generator.read_module(room),
+            flags=re.DOTALL,
         )
 
     with pytest.raises(UnknownShape, match=r"no rule for AsyncPager\.Assign"):
-        _gen.generate(read)
+        generator.generate(read)
 
 
 def test_a_client_that_keeps_what_it_was_given_is_refused() -> None:
     """A client's options that are not known to be plain are dropped as a method's are."""
 
     def read(room: str) -> str:
-        return _gen.read_room(room).replace("del api_key, ", "del ")
+        return generator.read_module(room).replace("del api_key, ", "del ")
 
     with pytest.raises(UnknownShape, match=r"_client\.py:\d+: no rule for AsyncLeadLex\.__init__"):
-        _gen.generate(read)
+        generator.generate(read)
 
 
 def test_what_people_write_is_dropped() -> None:
     """A parameter that is not known to be plain is dropped before anything waits, whatever happens."""
-    made = _gen.generate(
+    made = generator.generate(
         with_method(
             "    async def one(self, id: str, *, note: str) -> int:\n"
             "        try:\n            return 1\n        finally:\n            del note"
@@ -253,7 +256,7 @@ def test_known_shapes_are_rendered() -> None:
         "idempotency_key: str, method: str, path: str) -> int:\n"
         "        return 1\n"
     )
-    made = _gen.generate(text)
+    made = generator.generate(text)
     assert "    def one(self, id: str, *, limit: int = 1) -> int:  # noqa: A002" in made
     assert "        return self._bridge.call(self._wrapped.one(id, limit=limit))" in made
     assert "        return Thread(self._wrapped.two(), self._bridge)" in made

@@ -17,7 +17,7 @@ import anyio
 import pytest
 
 import leadlex
-from leadlex._gen import OMITTED  # what is there for the sync face alone
+from leadlex._portal.generator import OMITTED
 from leadlex.sandbox import Sandbox
 from tests import architecture
 from tests.architecture import ROOT
@@ -39,14 +39,14 @@ def test_all_is_sorted() -> None:
 
 def test_checkers_and_programs_see_the_same_names() -> None:
     """What `__init__` shows to checkers is what it gives to programs."""
-    assert sorted(architecture.homes(architecture.sources())) == leadlex.__all__
+    assert sorted(architecture.modules_of_names(architecture.sources())) == leadlex.__all__
 
 
 @pytest.mark.parametrize("name", leadlex.__all__)
 def test_every_name_is_where_it_is_said_to_be(name: str) -> None:
-    """A name is the very object of its room, and stays it once it was loaded."""
-    room = sys.modules[f"leadlex.{architecture.homes(architecture.sources())[name]}"]
-    assert getattr(leadlex, name) is getattr(room, name)
+    """A name is the very object of its module, and stays it once it was loaded."""
+    module = sys.modules[architecture.modules_of_names(architecture.sources())[name]]
+    assert getattr(leadlex, name) is getattr(module, name)
 
 
 def test_dir_lists_every_name() -> None:
@@ -216,8 +216,8 @@ def test_a_poor_docstring_is_found() -> None:
 @pytest.mark.parametrize("name", sorted({*leadlex.__all__} - {*CLASSES, *FUNCTIONS} - {"__version__"}))
 def test_every_alias_says_what_it_is(name: str) -> None:
     """An alias has no docstring of its own when it runs; the text under it is what editors show."""
-    room = architecture.homes(architecture.sources())[name]
-    body = ast.parse(architecture.sources()[f"leadlex.{room}"]).body
+    module = architecture.modules_of_names(architecture.sources())[name]
+    body = ast.parse(architecture.sources()[module]).body
     after = next(later for node, later in itertools.pairwise(body) if _assigns(node, name))
     assert isinstance(after, ast.Expr)
     assert isinstance(after.value, ast.Constant)

@@ -39,8 +39,11 @@ from leadlex import (
     ToolStep,
     UnknownEvent,
 )
-from leadlex._replay import Divergence, Replay, Transcript
-from leadlex._retry import MAX_RESUMABLE, Fault, RetryQuota
+from leadlex._network.retry_quota import RetryQuota
+from leadlex._policy.failures import FailureKind
+from leadlex._policy.replay import Divergence, Replay
+from leadlex._policy.retry import MAX_RESUMABLE
+from leadlex._policy.transcript import Transcript
 from tests.support.captures import (
     CAPTURE,
     CAPTURE_TEXT,
@@ -155,7 +158,7 @@ def cases(offsets: Iterable[int]) -> Iterator[Case]:
 class Endless(RetryQuota):
     """A quota that a campaign of a thousand faults does not use up."""
 
-    def take(self, fault: Fault) -> int:  # noqa: ARG002  # whatever it is
+    def take(self, kind: FailureKind) -> int:  # noqa: ARG002  # whatever it is
         """Give what is asked for."""
         return 1
 

@@ -17,34 +17,26 @@ import httpcore
 import pytest
 
 from leadlex import AsyncLeadLex, LeadLexError, RateLimitError, RetryPolicy, ServerError
-from leadlex._operations import KEY_LIFE, Operation, chat, conversation, request, stream_chat
-from leadlex._retry import (
+from leadlex._network.clock import Clock
+from leadlex._network.retry_quota import RetryQuota
+from leadlex._policy.failures import (
     ANY,
-    IN_FLIGHT_PAUSE,
-    MAX_RESUMABLE,
     REPEATS,
     UNREACHED,
-    Fault,
+    FailureKind,
     Progress,
-    RetryQuota,
     Speaker,
     charged_after,
-    fault_of_code,
-    fault_of_status,
-    hint_of,
-    may_repeat,
-    may_resume,
-    pause_before,
-    rate_limit_of,
-    reset_of,
-    retry_after,
-    server_now,
+    kind_of_code,
+    kind_of_status,
     speaker_of,
-    too_late,
     worse,
 )
-from leadlex._transport import Time
-from leadlex._wire import WireProblem
+from leadlex._policy.retry import IN_FLIGHT_PAUSE, MAX_RESUMABLE, may_repeat, may_resume, pause_before, too_late
+from leadlex._protocol.endpoints import chat, conversation, request, stream_chat
+from leadlex._protocol.headers import hint_of, rate_limit_of, reset_of, retry_after, server_now
+from leadlex._protocol.operation import KEY_LIFE, Operation
+from leadlex._protocol.problems import WireProblem
 from tests.matrix.oracles import CALLS, Call, observe, spoiled
 from tests.support.answers import error_answer, json_answer
 from tests.support.faces import API_KEY, AsyncFace
@@ -76,44 +68,44 @@ OPERATIONS: Final[dict[Call, Operation[Any]]] = {
 
 #: How often a fault is answered by another attempt at most, for a GET, a chat and a stream; and whether a chat or a
 #: stream may then have been charged.
-TABLE: Final[dict[Fault, tuple[int, int, int, bool]]] = {
-    Fault.LOCAL: (0, 0, 0, False),
-    Fault.POOL: (0, 0, 0, False),
-    Fault.NAME: (1, 1, 1, False),
-    Fault.CONNECT: (ANY, ANY, ANY, False),
-    Fault.PROXY: (0, 0, 0, False),
-    Fault.GATEWAY: (ANY, ANY, ANY, False),
-    Fault.CERTIFICATE: (0, 0, 0, False),
-    Fault.WRITE: (ANY, 0, ANY, True),
-    Fault.LOST: (ANY, 0, ANY, True),
-    Fault.THROTTLED: (ANY, ANY, ANY, False),
-    Fault.LIMITED: (ANY, 0, ANY, True),
-    Fault.TRANSIENT: (ANY, 0, ANY, True),
-    Fault.IN_FLIGHT: (0, 0, ANY, True),
-    Fault.OTHER_BODY: (0, 0, 0, False),
-    Fault.REFUSED: (0, 0, 0, False),
-    Fault.FOREIGN: (0, 0, 0, True),
-    Fault.BODY: (ANY, 0, 0, True),
-    Fault.PAYLOAD: (1, 0, 0, True),
-    Fault.CUT: (0, 0, ANY, True),
-    Fault.EVENT: (0, 0, ANY, True),
-    Fault.FINAL_EVENT: (0, 0, 0, True),
+TABLE: Final[dict[FailureKind, tuple[int, int, int, bool]]] = {
+    FailureKind.LOCAL: (0, 0, 0, False),
+    FailureKind.POOL: (0, 0, 0, False),
+    FailureKind.NAME: (1, 1, 1, False),
+    FailureKind.CONNECT: (ANY, ANY, ANY, False),
+    FailureKind.PROXY: (0, 0, 0, False),
+    FailureKind.GATEWAY: (ANY, ANY, ANY, False),
+    FailureKind.CERTIFICATE: (0, 0, 0, False),
+    FailureKind.WRITE: (ANY, 0, ANY, True),
+    FailureKind.LOST: (ANY, 0, ANY, True),
+    FailureKind.THROTTLED: (ANY, ANY, ANY, False),
+    FailureKind.LIMITED: (ANY, 0, ANY, True),
+    FailureKind.TRANSIENT: (ANY, 0, ANY, True),
+    FailureKind.IN_FLIGHT: (0, 0, ANY, True),
+    FailureKind.OTHER_BODY: (0, 0, 0, False),
+    FailureKind.REFUSED: (0, 0, 0, False),
+    FailureKind.FOREIGN: (0, 0, 0, True),
+    FailureKind.BODY: (ANY, 0, 0, True),
+    FailureKind.PAYLOAD: (1, 0, 0, True),
+    FailureKind.CUT: (0, 0, ANY, True),
+    FailureKind.EVENT: (0, 0, ANY, True),
+    FailureKind.FINAL_EVENT: (0, 0, 0, True),
 }
 
 
-@pytest.mark.parametrize("fault", Fault)
+@pytest.mark.parametrize("fault", FailureKind)
 @pytest.mark.parametrize("call", CALLS)
-def test_table(fault: Fault, call: Call) -> None:
+def test_table(fault: FailureKind, call: Call) -> None:
     """Each fault is answered by just as many attempts as the table allows, within what the user allows."""
     allowed = TABLE[fault][CALLS.index(call)]
     for retries in range(10):
         tries = [may_repeat(OPERATIONS[call], RetryPolicy(retries=retries), fault, n) for n in range(retries)]
-        in_flight = fault is Fault.IN_FLIGHT and call == "stream"
+        in_flight = fault is FailureKind.IN_FLIGHT and call == "stream"
         assert sum(tries) == (retries if in_flight else min(allowed, retries))
 
 
-@pytest.mark.parametrize("fault", Fault)
-def test_charge_by_fault(fault: Fault) -> None:
+@pytest.mark.parametrize("fault", FailureKind)
+def test_charge_by_fault(fault: FailureKind) -> None:
     """A GET never costs; what may have been charged is never told as free."""
     assert charged_after(OPERATIONS["get"], fault) == "no"
     for call in ("chat", "stream"):
@@ -122,23 +114,23 @@ def test_charge_by_fault(fault: Fault) -> None:
 
 def test_table_has_every_fault() -> None:
     """No fault is without a rule."""
-    assert set(REPEATS) == set(TABLE) == set(Fault)
+    assert set(REPEATS) == set(TABLE) == set(FailureKind)
 
 
 def test_in_flight_is_no_attempt() -> None:
     """A 409 is asked again as long as the window lasts, unless the user wants no retries; never without a key."""
-    assert may_repeat(OPERATIONS["stream"], POLICY, Fault.IN_FLIGHT, 1000)
-    assert not may_repeat(OPERATIONS["stream"], RetryPolicy(retries=0), Fault.IN_FLIGHT, 0)
-    assert not may_repeat(request("POST", "/v1/x", json=None, params=None), POLICY, Fault.IN_FLIGHT, 0)
+    assert may_repeat(OPERATIONS["stream"], POLICY, FailureKind.IN_FLIGHT, 1000)
+    assert not may_repeat(OPERATIONS["stream"], RetryPolicy(retries=0), FailureKind.IN_FLIGHT, 0)
+    assert not may_repeat(request("POST", "/v1/x", json=None, params=None), POLICY, FailureKind.IN_FLIGHT, 0)
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE"])
 def test_raw_requests(method: str) -> None:
     """A GET is repeated as any other; every other method is treated as a chat."""
     operation = request(method, "/v1/x", json=None, params=None)
-    assert may_repeat(operation, POLICY, Fault.LOST, 0) == (method == "GET")
-    assert may_repeat(operation, POLICY, Fault.CONNECT, 0)
-    assert charged_after(operation, Fault.LOST) == ("no" if method == "GET" else "unknown")
+    assert may_repeat(operation, POLICY, FailureKind.LOST, 0) == (method == "GET")
+    assert may_repeat(operation, POLICY, FailureKind.CONNECT, 0)
+    assert charged_after(operation, FailureKind.LOST) == ("no" if method == "GET" else "unknown")
 
 
 #: The service's own words: a status and the codes that belong to it.
@@ -170,40 +162,43 @@ def test_who_said_it(status: int) -> None:
 @pytest.mark.parametrize(
     ("status", "code", "speaker", "fault"),
     [
-        (429, "rate_limited", Speaker.SERVICE, Fault.THROTTLED),
-        (429, None, Speaker.OTHER, Fault.LIMITED),
-        (429, "too_many", Speaker.FORM, Fault.LIMITED),
-        *[(status, None, Speaker.OTHER, Fault.TRANSIENT) for status in (408, 425, 500, 502, 503, 504)],
-        *[(status, "x", Speaker.SERVICE, Fault.REFUSED) for status in (400, 401, 402, 403, 404)],
-        *[(status, None, Speaker.OTHER, Fault.FOREIGN) for status in (400, 401, 402, 403, 404, 405, 409, 413, 422)],
-        *[(status, "x", Speaker.FORM, Fault.FOREIGN) for status in (400, 404, 409, 422, 501, 505, 599)],
-        (409, "conflict", Speaker.SERVICE, Fault.IN_FLIGHT),
-        (409, "idempotency_key_reused", Speaker.SERVICE, Fault.OTHER_BODY),
-        (422, "validation_error", Speaker.SERVICE, Fault.OTHER_BODY),
+        (429, "rate_limited", Speaker.SERVICE, FailureKind.THROTTLED),
+        (429, None, Speaker.OTHER, FailureKind.LIMITED),
+        (429, "too_many", Speaker.FORM, FailureKind.LIMITED),
+        *[(status, None, Speaker.OTHER, FailureKind.TRANSIENT) for status in (408, 425, 500, 502, 503, 504)],
+        *[(status, "x", Speaker.SERVICE, FailureKind.REFUSED) for status in (400, 401, 402, 403, 404)],
+        *[
+            (status, None, Speaker.OTHER, FailureKind.FOREIGN)
+            for status in (400, 401, 402, 403, 404, 405, 409, 413, 422)
+        ],
+        *[(status, "x", Speaker.FORM, FailureKind.FOREIGN) for status in (400, 404, 409, 422, 501, 505, 599)],
+        (409, "conflict", Speaker.SERVICE, FailureKind.IN_FLIGHT),
+        (409, "idempotency_key_reused", Speaker.SERVICE, FailureKind.OTHER_BODY),
+        (422, "validation_error", Speaker.SERVICE, FailureKind.OTHER_BODY),
     ],
 )
-def test_statuses(status: int, code: str | None, speaker: Speaker, fault: Fault) -> None:
+def test_statuses(status: int, code: str | None, speaker: Speaker, fault: FailureKind) -> None:
     """Who said it decides before the status does; a 5xx that is not named in the table is not repeated."""
-    assert fault_of_status(status, code, speaker) is fault
+    assert kind_of_status(status, code, speaker) is fault
 
 
 @pytest.mark.parametrize("code", ["rate_limited", "internal_error", "overloaded", "timeout", "other", None])
 def test_error_events(code: str | None) -> None:
     """Four codes of an `error` event pass by themselves, no others."""
     passing = code in ("rate_limited", "internal_error", "overloaded", "timeout")
-    assert fault_of_code(code) is (Fault.EVENT if passing else Fault.FINAL_EVENT)
+    assert kind_of_code(code) is (FailureKind.EVENT if passing else FailureKind.FINAL_EVENT)
 
 
-@pytest.mark.parametrize("fault", Fault)
-def test_resuming(fault: Fault) -> None:
+@pytest.mark.parametrize("fault", FailureKind)
+def test_resuming(fault: FailureKind) -> None:
     """A stream that had begun is continued twice after what took its connection, and never after what it said.
 
     What did not reach the service does not count.
     """
-    lasting = {each for each in Fault if not TABLE[each][2]} - UNREACHED | {Fault.EVENT}
+    lasting = {each for each in FailureKind if not TABLE[each][2]} - UNREACHED | {FailureKind.EVENT}
     resumable = fault not in lasting
     assert may_resume(fault, 0, 10) == may_resume(fault, 1, MAX_RESUMABLE) == resumable
-    assert may_resume(fault, 2, 10) == (fault in UNREACHED or fault is Fault.IN_FLIGHT)
+    assert may_resume(fault, 2, 10) == (fault in UNREACHED or fault is FailureKind.IN_FLIGHT)
     assert not may_resume(fault, 0, MAX_RESUMABLE + 1)
 
 
@@ -423,17 +418,17 @@ def test_quota_headers(value: str, count: int | None) -> None:
 @pytest.mark.parametrize(
     ("fault", "tries", "half"),
     [
-        (Fault.LOST, 0, 0.25),
-        (Fault.LOST, 1, 0.5),
-        (Fault.LOST, 3, 2.0),
-        (Fault.LOST, 4, 4.0),
-        (Fault.LOST, 9, 4.0),
-        (Fault.THROTTLED, 0, 0.5),
-        (Fault.THROTTLED, 2, 2.0),
-        (Fault.LIMITED, 5, 4.0),
+        (FailureKind.LOST, 0, 0.25),
+        (FailureKind.LOST, 1, 0.5),
+        (FailureKind.LOST, 3, 2.0),
+        (FailureKind.LOST, 4, 4.0),
+        (FailureKind.LOST, 9, 4.0),
+        (FailureKind.THROTTLED, 0, 0.5),
+        (FailureKind.THROTTLED, 2, 2.0),
+        (FailureKind.LIMITED, 5, 4.0),
     ],
 )
-def test_full_jitter(fault: Fault, tries: int, half: float) -> None:
+def test_full_jitter(fault: FailureKind, tries: int, half: float) -> None:
     """A pause is any time up to the doubled base, with the same chance, at least the floor and at most the cap."""
     chance = random.Random(7)  # noqa: S311  # a repeatable test
     policy = RetryPolicy(floor=1e-9)
@@ -448,21 +443,21 @@ def test_full_jitter(fault: Fault, tries: int, half: float) -> None:
 def test_hint(hint: float) -> None:
     """A server that names a time never waits shorter, and at most a tenth or a second longer."""
     for chance in (0.0, 0.3, 1.0):
-        pause = pause_before(POLICY, Fault.THROTTLED, 0, hint, chance)
+        pause = pause_before(POLICY, FailureKind.THROTTLED, 0, hint, chance)
         assert pause is not None
         assert hint <= pause <= hint + min(0.1 * hint, 1.0)
-    assert pause_before(POLICY, Fault.THROTTLED, 0, 60.1, 0.0) is None
+    assert pause_before(POLICY, FailureKind.THROTTLED, 0, 60.1, 0.0) is None
 
 
-@pytest.mark.parametrize("fault", Fault)
-def test_a_hint_of_nothing_is_none(fault: Fault) -> None:
+@pytest.mark.parametrize("fault", FailureKind)
+def test_a_hint_of_nothing_is_none(fault: FailureKind) -> None:
     """`Retry-After: 0` and one in the past ask for no pause, and get the usual one: a service in trouble needs it."""
     assert pause_before(POLICY, fault, 3, 0.0, 0.5) == pause_before(POLICY, fault, 3, None, 0.5)
 
 
 def test_in_flight_pause() -> None:
     """A request that still runs is asked for every second at most."""
-    assert pause_before(POLICY, Fault.IN_FLIGHT, 0, None, 0.0) == IN_FLIGHT_PAUSE
+    assert pause_before(POLICY, FailureKind.IN_FLIGHT, 0, None, 0.0) == IN_FLIGHT_PAUSE
 
 
 @pytest.mark.parametrize(
@@ -492,7 +487,7 @@ def test_too_late(  # one value a column
 def test_quota_levels() -> None:
     """A retry costs 14, after a throttle 5; a success gives back what was taken, and never more than there was."""
     quota = RetryQuota()
-    assert [quota.take(Fault.LOST), quota.take(Fault.THROTTLED), quota.level] == [14, 5, 481]
+    assert [quota.take(FailureKind.LOST), quota.take(FailureKind.THROTTLED), quota.level] == [14, 5, 481]
     quota.give(14)
     quota.give(1)
     assert quota.level == 496
@@ -500,8 +495,10 @@ def test_quota_levels() -> None:
     assert quota.level == RetryQuota.CAPACITY
 
 
-@pytest.mark.parametrize(("fault", "retries"), [(Fault.LOST, 35), (Fault.THROTTLED, 100), (Fault.LIMITED, 100)])
-def test_quota_runs_out(fault: Fault, retries: int) -> None:
+@pytest.mark.parametrize(
+    ("fault", "retries"), [(FailureKind.LOST, 35), (FailureKind.THROTTLED, 100), (FailureKind.LIMITED, 100)]
+)
+def test_quota_runs_out(fault: FailureKind, retries: int) -> None:
     """In an outage that lasts the quota allows so many retries, and then none."""
     quota = RetryQuota()
     assert sum(bool(quota.take(fault)) for _ in range(1000)) == retries
@@ -516,7 +513,7 @@ def test_quota_with_threads() -> None:
     def trade(number: int) -> None:
         chance = random.Random(number)  # noqa: S311  # a repeatable test
         while time.monotonic() < end:
-            cost = quota.take(chance.choice([Fault.LOST, Fault.THROTTLED]))
+            cost = quota.take(chance.choice([FailureKind.LOST, FailureKind.THROTTLED]))
             taken[number] += cost
             levels.append(quota.level)
             # Only what was taken is given back, so that the capacity never cuts anything off.
@@ -534,7 +531,7 @@ def test_quota_with_threads() -> None:
     assert quota.level == RetryQuota.CAPACITY - sum(taken) + sum(given)
 
 
-class FakeTime(Time):
+class FakeTime(Clock):
     """Let time pass without waiting."""
 
     def __init__(self) -> None:
@@ -569,7 +566,7 @@ def test_amplification(answer: bytes, worst: float) -> None:
 
     async def main() -> None:
         async with AsyncLeadLex(API_KEY, base_url=server.url) as lexi:
-            lexi._transport.time = pretended
+            lexi._transport.clock = pretended
             for _ in range(1000):
                 with pytest.raises(LeadLexError):
                     await lexi.tasks()
@@ -596,7 +593,7 @@ def test_sleeps(headers: dict[str, str], slept: list[float]) -> None:
 
     async def main() -> None:
         async with AsyncLeadLex(API_KEY, base_url=server.url) as lexi:
-            lexi._transport.time = pretended
+            lexi._transport.clock = pretended
             with pytest.raises(RateLimitError) as caught:
                 await lexi.tasks()
         wanted = headers.get("Retry-After")
@@ -669,19 +666,19 @@ def at(place: contextlib.AbstractContextManager[str]) -> Any:
 
 
 #: Real faults, and the phase that httpcore's trace of them proves.
-TRACES: Final[dict[str, tuple[Callable[[], Any], Fault]]] = {
-    "refused": (lambda: at(dead_port()), Fault.CONNECT),
-    "black hole": (lambda: at(black_hole()), Fault.CONNECT),
-    "certificate": (lambda: serve(show_a_wrong_certificate, "https"), Fault.CONNECT),
-    "handshake cut": (lambda: serve(Connection.fin, "https"), Fault.CONNECT),
-    "handshake stalled": (lambda: serve(Connection.stall, "https"), Fault.CONNECT),
-    "proxy refuses": (lambda: proxied(407), Fault.PROXY),
-    "proxy can't connect": (lambda: proxied(502), Fault.GATEWAY),
-    "handshake cut behind a proxy": (proxied_into_a_cut_handshake, Fault.CONNECT),
-    "cut behind a proxy": (proxied, Fault.LOST),
-    "never read": (lambda: serve(never_read), Fault.WRITE),
-    "cut": (lambda: serve(leave), Fault.LOST),
-    "cut in the head": (lambda: serve(half_a_head), Fault.LOST),
+TRACES: Final[dict[str, tuple[Callable[[], Any], FailureKind]]] = {
+    "refused": (lambda: at(dead_port()), FailureKind.CONNECT),
+    "black hole": (lambda: at(black_hole()), FailureKind.CONNECT),
+    "certificate": (lambda: serve(show_a_wrong_certificate, "https"), FailureKind.CONNECT),
+    "handshake cut": (lambda: serve(Connection.fin, "https"), FailureKind.CONNECT),
+    "handshake stalled": (lambda: serve(Connection.stall, "https"), FailureKind.CONNECT),
+    "proxy refuses": (lambda: proxied(407), FailureKind.PROXY),
+    "proxy can't connect": (lambda: proxied(502), FailureKind.GATEWAY),
+    "handshake cut behind a proxy": (proxied_into_a_cut_handshake, FailureKind.CONNECT),
+    "cut behind a proxy": (proxied, FailureKind.LOST),
+    "never read": (lambda: serve(never_read), FailureKind.WRITE),
+    "cut": (lambda: serve(leave), FailureKind.LOST),
+    "cut in the head": (lambda: serve(half_a_head), FailureKind.LOST),
 }
 
 
@@ -717,8 +714,8 @@ def test_progress(name: str, backend: str) -> None:
     with must_not_hang(20), make() as (url, proxy):
         progress = replayed(anyio.run(record, url, proxy, backend=backend))
     assert progress.traced
-    assert progress.fault is fault
-    assert progress.may_have_acted == (fault in (Fault.WRITE, Fault.LOST))
+    assert progress.kind is fault
+    assert progress.may_have_acted == (fault in (FailureKind.WRITE, FailureKind.LOST))
 
 
 def test_progress_of_an_answer() -> None:
@@ -735,9 +732,9 @@ def test_progress_of_an_answer() -> None:
 
 def test_progress_without_a_trace() -> None:
     """Without a trace everything after the call into the transport may have been read by the service."""
-    assert Progress(handed_over=True).fault is Fault.LOST
+    assert Progress(handed_over=True).kind is FailureKind.LOST
     assert Progress(handed_over=True).may_have_acted
-    assert Progress().fault is Fault.LOCAL
+    assert Progress().kind is FailureKind.LOCAL
     assert not Progress().may_have_acted
 
 
@@ -745,5 +742,5 @@ def test_progress_in_the_pool() -> None:
     """A call that got no connection was never sent."""
     progress = Progress(handed_over=True)
     progress.note("pool.acquire.failed", {})
-    assert progress.fault is Fault.POOL
+    assert progress.kind is FailureKind.POOL
     assert not progress.may_have_acted

@@ -25,9 +25,9 @@ import sentry_sdk.transport
 import structlog.tracebacks
 
 import leadlex
-from leadlex._body import MAX_ERROR
-from leadlex._config import TELLING, Key
-from leadlex._gen import PLAIN, RENAMED, SOURCES
+from leadlex._api_key import TELLING, ApiKey
+from leadlex._network.translation import MAX_ERROR
+from leadlex._portal.generator import PLAIN, RENAMED, SOURCES
 from tests.matrix.oracles import Log, chain_of
 from tests.support.faces import API_KEY, AsyncFace, Face
 from tests.support.lexi import Answer, Fault, LexiScript, Lost
@@ -446,7 +446,7 @@ FORMS: dict[str, Callable[[str], str]] = {
 def test_every_form_of_the_key_is_masked(form: str) -> None:
     """However an echo writes the API key, nothing of it is left, and what stands around it is."""
     written = FORMS[form](ODD_KEY)
-    masked = Key(ODD_KEY).masked(f"İ {{{written}}} \\n %41 &amp; {written}")
+    masked = ApiKey(ODD_KEY).masked(f"İ {{{written}}} \\n %41 &amp; {written}")
     assert masked.startswith("İ {")
     assert " \\n %41 &amp; " in masked
     assert masked.count("wbk_…") == 2
@@ -456,7 +456,7 @@ def test_every_form_of_the_key_is_masked(form: str) -> None:
 @pytest.mark.parametrize("form", FORMS)
 def test_a_key_that_is_cut_is_masked(form: str) -> None:
     """Cut anywhere, by whomever, what is left of the API key is masked, but for what says no more than "a key"."""
-    written, key = FORMS[form](ODD_KEY), Key(ODD_KEY)
+    written, key = FORMS[form](ODD_KEY), ApiKey(ODD_KEY)
     for end in range(len(written) + 1):
         assert len(key.masked(written[:end])) <= len(FORMS[form](ODD_KEY[:TELLING])) + TELLING
     for count in range(TELLING, len(ODD_KEY)):
@@ -465,9 +465,9 @@ def test_a_key_that_is_cut_is_masked(form: str) -> None:
 
 def test_short_keys_and_other_texts() -> None:
     """A short API key is masked whole; a text without a key is the very same."""
-    assert Key("ab12").masked("Bearer ab12; ab1") == "Bearer wbk_…; ab1"
+    assert ApiKey("ab12").masked("Bearer ab12; ab1") == "Bearer wbk_…; ab1"
     for text in ("", "wbk_", "100 % & \\ \u2026", "Keys look like wbk_…", "\ud800"):
-        assert Key(ODD_KEY).masked(text) is text
+        assert ApiKey(ODD_KEY).masked(text) is text
 
 
 def test_no_echo_of_the_key_gets_through(face: Face) -> None:

@@ -63,7 +63,7 @@ class Streams(RuleBasedStateMachine):
         self.server = self.ends.enter_context(ScriptedServer(script))
         self.runner = self.ends.enter_context(asyncio.Runner())
         self.lexi = AsyncLeadLex(API_KEY, base_url=self.server.url, retries=RetryPolicy(base=0.01))
-        self.lexi._transport.time = self.time
+        self.lexi._transport.clock = self.time
 
     def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         """Run something to its end in the client's loop."""

@@ -31,19 +31,11 @@ from leadlex import (
     ToolStep,
     UnknownEvent,
 )
-from leadlex._wire import (
-    END,
-    WireError,
-    WireProblem,
-    dumps,
-    ends_stream,
-    event_of,
-    field_of,
-    loads,
-    loads_bytes,
-    problem_of_body,
-    structure,
-)
+from leadlex._protocol.event_blocks import ends_stream
+from leadlex._protocol.json_text import WireError, dumps, loads, loads_bytes
+from leadlex._protocol.problems import WireProblem, problem_of_body
+from leadlex._protocol.server_events import END, event_of
+from leadlex._protocol.structure import field_of, structure
 
 VALUES = {
     name: kind

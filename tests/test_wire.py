@@ -35,26 +35,20 @@ from leadlex import (
     ToolStep,
     UnknownEvent,
 )
-from leadlex._body import MAX_DRAIN, Clocks, Expired, GuardedText, LineGuard, Unusable, read_all
-from leadlex._config import Key
-from leadlex._events import size_of
-from leadlex._faults import Broken, Translator, cut_short, interrupted, without_traceback
-from leadlex._operations import conversation
-from leadlex._replay import KEPT, Divergence, Replay, Transcript
-from leadlex._retry import Fault, Progress
-from leadlex._wire import (
-    END,
-    WireError,
-    WireProblem,
-    dumps,
-    ends_stream,
-    event_of,
-    field_of,
-    loads,
-    loads_bytes,
-    problem_of_body,
-    structure,
-)
+from leadlex._api_key import ApiKey
+from leadlex._network.bodies import MAX_DRAIN, GuardedText, read_all
+from leadlex._network.timeouts import Clocks, Expired
+from leadlex._network.translation import Translator, cut_short, interrupted, without_traceback
+from leadlex._policy.failures import Failure, FailureKind, Progress
+from leadlex._policy.replay import Divergence, Replay
+from leadlex._policy.transcript import KEPT, Transcript
+from leadlex._protocol.endpoints import conversation
+from leadlex._protocol.event_blocks import LineGuard, ends_stream
+from leadlex._protocol.json_text import Unusable, WireError, dumps, loads, loads_bytes
+from leadlex._protocol.problems import WireProblem, problem_of_body
+from leadlex._protocol.server_events import END, event_of
+from leadlex._protocol.structure import field_of, structure
+from leadlex._values.events import size_of
 from tests.support.captures import CAPTURE, cut
 from tests.support.faces import API_KEY, drive
 from tests.support.memory import KEY, decoded, response_of
@@ -539,13 +533,13 @@ class TestReplay:
 
 # Faults ------------------------------------------------------------------------------------------------------------
 
-TRANSLATOR = Translator(Key(API_KEY), Timeout(), "https://localhost", "localhost:443")
+TRANSLATOR = Translator(ApiKey(API_KEY), Timeout(), "https://localhost", "localhost:443")
 CONNECTING = Progress(handed_over=True, traced=True, connect_failed=True)
 SENT = Progress(handed_over=True, traced=True, started=True, written=True)
 META = Meta(status_code=200)
 
 
-def told_of(error: Exception, progress: Progress = SENT, meta: Meta | None = None, *, streams: bool = False) -> Broken:
+def told_of(error: Exception, progress: Progress = SENT, meta: Meta | None = None, *, streams: bool = False) -> Failure:
     """Translate an exception."""
     return TRANSLATOR.exception(error, progress, meta, streams=streams)
 
@@ -562,23 +556,23 @@ class TestFaults:
     @pytest.mark.parametrize(
         ("cause", "fault"),
         [
-            (socket.gaierror(-2, "Name or service not known"), Fault.NAME),
-            (ssl.SSLCertVerificationError("self-signed"), Fault.CERTIFICATE),
-            (ssl.SSLEOFError("cut"), Fault.CONNECT),
-            (OSError("refused"), Fault.CONNECT),
-            (ExceptionGroup("all", [OSError("one"), socket.gaierror(-2, "other")]), Fault.NAME),
+            (socket.gaierror(-2, "Name or service not known"), FailureKind.NAME),
+            (ssl.SSLCertVerificationError("self-signed"), FailureKind.CERTIFICATE),
+            (ssl.SSLEOFError("cut"), FailureKind.CONNECT),
+            (OSError("refused"), FailureKind.CONNECT),
+            (ExceptionGroup("all", [OSError("one"), socket.gaierror(-2, "other")]), FailureKind.NAME),
         ],
     )
-    def test_no_connection(self, cause: BaseException, fault: Fault) -> None:
+    def test_no_connection(self, cause: BaseException, fault: FailureKind) -> None:
         """The ways in which no connection comes about are told apart by what is at the root."""
         broken = told_of(caused(httpx.ConnectError("All attempts failed"), cause), CONNECTING)
-        assert (broken.fault, type(broken.error)) == (fault, APIConnectionError)
+        assert (broken.kind, type(broken.error)) == (fault, APIConnectionError)
 
     def test_circle(self) -> None:
         """A chain of exceptions that bites its tail is walked once."""
         one, other = OSError("one"), OSError("other")
         one.__cause__, other.__cause__ = other, one
-        assert told_of(one, CONNECTING).fault is Fault.CONNECT
+        assert told_of(one, CONNECTING).kind is FailureKind.CONNECT
         assert without_traceback(one) is one
 
     @pytest.mark.parametrize("module", [httpx, httpcore])
@@ -601,31 +595,31 @@ class TestFaults:
     @pytest.mark.parametrize(
         ("error", "meta", "streams", "fault", "kind"),
         [
-            (httpx.RemoteProtocolError("illegal status line"), None, False, Fault.PAYLOAD, APIResponseError),
-            (httpx.RemoteProtocolError("illegal chunk"), META, False, Fault.BODY, APIResponseError),
-            (httpx.RemoteProtocolError("illegal chunk"), META, True, Fault.CUT, APIConnectionError),
-            (httpx.RemoteProtocolError("Server disconnected"), None, False, Fault.LOST, APIConnectionError),
-            (httpx.RemoteProtocolError("peer closed"), META, False, Fault.BODY, APIConnectionError),
-            (httpx.DecodingError("bad"), META, False, Fault.BODY, APIResponseError),
-            (Unusable("it is too large"), META, True, Fault.PAYLOAD, APIResponseError),
-            (WireError("it is not valid JSON"), META, False, Fault.PAYLOAD, APIResponseError),
-            (RuntimeError("Event loop is closed"), None, False, Fault.LOST, APIConnectionError),
-            (ssl.SSLError("bad record"), META, True, Fault.CUT, APIConnectionError),
-            (ZeroDivisionError(), META, False, Fault.BODY, APIConnectionError),
+            (httpx.RemoteProtocolError("illegal status line"), None, False, FailureKind.PAYLOAD, APIResponseError),
+            (httpx.RemoteProtocolError("illegal chunk"), META, False, FailureKind.BODY, APIResponseError),
+            (httpx.RemoteProtocolError("illegal chunk"), META, True, FailureKind.CUT, APIConnectionError),
+            (httpx.RemoteProtocolError("Server disconnected"), None, False, FailureKind.LOST, APIConnectionError),
+            (httpx.RemoteProtocolError("peer closed"), META, False, FailureKind.BODY, APIConnectionError),
+            (httpx.DecodingError("bad"), META, False, FailureKind.BODY, APIResponseError),
+            (Unusable("it is too large"), META, True, FailureKind.PAYLOAD, APIResponseError),
+            (WireError("it is not valid JSON"), META, False, FailureKind.PAYLOAD, APIResponseError),
+            (RuntimeError("Event loop is closed"), None, False, FailureKind.LOST, APIConnectionError),
+            (ssl.SSLError("bad record"), META, True, FailureKind.CUT, APIConnectionError),
+            (ZeroDivisionError(), META, False, FailureKind.BODY, APIConnectionError),
         ],
     )
     def test_kinds(
-        self, error: Exception, meta: Meta | None, fault: Fault, kind: type[Exception], *, streams: bool
+        self, error: Exception, meta: Meta | None, fault: FailureKind, kind: type[Exception], *, streams: bool
     ) -> None:
         """What came is no HTTP, or broke off, or is beyond use: each is its own fault."""
         broken = told_of(error, meta=meta, streams=streams)
-        assert (broken.fault, type(broken.error)) == (fault, kind)
+        assert (broken.kind, type(broken.error)) == (fault, kind)
 
     def test_redirect(self) -> None:
         """A redirect to what is no URL is a redirect all the same, though httpx stumbles over it."""
         progress = Progress(handed_over=True, traced=True, started=True, written=True, status=302)
         broken = told_of(httpx.RemoteProtocolError("Invalid URL in location header"), progress)
-        assert broken.fault is Fault.FOREIGN
+        assert broken.kind is FailureKind.FOREIGN
         assert "a redirect to a place that is no URL" in str(broken.error)
 
     def test_key(self) -> None:

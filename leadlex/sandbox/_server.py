@@ -11,7 +11,7 @@ from starlette.types import ASGIApp
 from uvicorn.server import ServerState
 
 from leadlex._errors import ConfigurationError
-from leadlex._green import system_event, system_thread, why_no_loop
+from leadlex._system_threads import system_event, system_thread, why_no_loop
 
 from ._connection import Connection
 

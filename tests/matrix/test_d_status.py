@@ -24,7 +24,7 @@ from leadlex import (
     RateLimitError,
     ServerError,
 )
-from leadlex._transport import Time
+from leadlex._network.clock import Clock
 from tests.matrix.oracles import AT_ONCE, CALLS, PATIENT, Call, observe, spoiled
 from tests.support.captures import CAPTURE_TEXT, encode_event
 from tests.support.faces import API_KEY, AsyncFace, Face
@@ -39,7 +39,7 @@ PATIENT_TOTAL = evolve(PATIENT, total=200)
 UNKNOWN: dict[Call, str] = {"get": "no", "chat": "unknown", "stream": "unknown"}
 
 
-class Leaping(Time):
+class Leaping(Clock):
     """A clock that leaps over every sleep and keeps its length; everything else takes its time."""
 
     def __init__(self) -> None:
@@ -63,7 +63,7 @@ class Leaping(Time):
 def leaping(monkeypatch: pytest.MonkeyPatch) -> Leaping:
     """Give every client of the test this clock."""
     clock = Leaping()
-    monkeypatch.setattr("leadlex._client.Time", lambda: clock)
+    monkeypatch.setattr("leadlex._client.Clock", lambda: clock)
     return clock
 
 

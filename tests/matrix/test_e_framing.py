@@ -11,7 +11,7 @@ import anyio
 import pytest
 
 from leadlex import APIResponseError, Done, LeadLexError, StreamEvent, StreamInterruptedError, UnknownEvent
-from leadlex._body import MAX_EVENT, MAX_LINE
+from leadlex._protocol.event_blocks import MAX_EVENT, MAX_LINE
 from tests.matrix.oracles import PATIENT, observe, spoiled
 from tests.support import sse_cases
 from tests.support.answers import chunk, json_answer, last_chunk, sse_head

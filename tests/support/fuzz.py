@@ -5,8 +5,9 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from leadlex import ChatReply, LeadLexError, Meta, _operations
-from leadlex._wire import WireError, loads_bytes
+from leadlex import ChatReply, LeadLexError, Meta
+from leadlex._protocol import endpoints
+from leadlex._protocol.json_text import WireError, loads_bytes
 from tests.support.captures import CAPTURE, LONG, cut
 from tests.support.lexi import BODIES
 from tests.support.reference import truth_of
@@ -137,9 +138,9 @@ def check(raw: bytes, outcome: object, number: int) -> None:
 
 _ANSWERS = [json.dumps(body).encode() for body in BODIES.values()]
 _READERS: list[Callable[[Any, Meta], object]] = [
-    _operations.chat("Hi", conversation_id=None, context=None).read,
-    _operations.conversation("a", include_tool_steps=False, limit=1).read,
-    _operations.tasks(status="pending").read,
+    endpoints.chat("Hi", conversation_id=None, context=None).read,
+    endpoints.conversation("a", include_tool_steps=False, limit=1).read,
+    endpoints.tasks(status="pending").read,
 ]
 
 

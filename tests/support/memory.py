@@ -6,13 +6,21 @@ from typing import Any
 
 import httpx
 
-from leadlex import _operations
-from leadlex._body import Clocks, GuardedText
-from leadlex._config import Key, RetryPolicy, Settings, Timeout
-from leadlex._pool import homes_for
-from leadlex._retry import Progress, RetryQuota
-from leadlex._stream import AsyncChatStream, Reading, parsed
-from leadlex._transport import Call, Seen, Time, Transport
+from leadlex._api_key import ApiKey
+from leadlex._config import RetryPolicy, Timeout
+from leadlex._network.bodies import GuardedText
+from leadlex._network.call import Call, Seen
+from leadlex._network.clients import connections_for
+from leadlex._network.clock import Clock
+from leadlex._network.retry_quota import RetryQuota
+from leadlex._network.timeouts import Clocks
+from leadlex._network.transport import Transport
+from leadlex._policy.failures import Progress
+from leadlex._protocol import endpoints
+from leadlex._protocol.event_blocks import parsed
+from leadlex._protocol.operation import Operation
+from leadlex._settings import Settings
+from leadlex._stream import AsyncChatStream, Reading
 from tests.support.faces import API_KEY, drive
 
 KEY = "6f1c2d0a-7b3e-4c58-9a41-0f2b7d9e1c55"
@@ -64,8 +72,10 @@ class MemoryTransport(Transport):
     pieces: Sequence[bytes] = ()
 
     def __init__(self) -> None:
-        settings = Settings(base_url="http://localhost", key=Key(API_KEY), policy=RetryPolicy(retries=0), resume=False)
-        super().__init__(settings, homes_for(settings, None), Seen(), RetryQuota(), Time())
+        settings = Settings(
+            base_url="http://localhost", key=ApiKey(API_KEY), policy=RetryPolicy(retries=0), resume=False
+        )
+        super().__init__(settings, connections_for(settings, None), Seen(), RetryQuota(), Clock())
 
     async def _head(self, call: Call[Any], clocks: Clocks) -> httpx.Response:  # noqa: ARG002  # the transport's own
         call.meta, call.progress = None, Progress(traced=True, started=True, written=True)
@@ -78,7 +88,7 @@ class MemoryTransport(Transport):
 
 
 @functools.cache
-def _question() -> _operations.Operation[None]:
-    return _operations.stream_chat(
+def _question() -> Operation[None]:
+    return endpoints.stream_chat(
         "Hi", conversation_id=None, context=None, allow_tools=True, idempotency_key=KEY, first_sent=None, now=0.0
     )

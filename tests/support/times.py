@@ -7,11 +7,11 @@ from typing import Any
 
 import anyio.lowlevel
 
-from leadlex._transport import Time
+from leadlex._network.clock import Clock
 from tests.support.faces import Face, Main
 
 
-class Turned(Time):
+class Turned(Clock):
     """Be the real clocks, moved as the test says.
 
     Args:
@@ -61,7 +61,7 @@ class TimedFace(Face):
         time: The clock.
     """
 
-    def __init__(self, face: Face, time: Time) -> None:
+    def __init__(self, face: Face, time: Clock) -> None:
         self.name = face.name
         self._face = face
         self._time = time

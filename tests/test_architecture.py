@@ -1,4 +1,4 @@
-"""The house stands as it was planned, and every check is shown a house that breaks its rule."""
+"""The library keeps to its layers, and every check is shown a package that breaks its rule."""
 
 from __future__ import annotations
 
@@ -15,88 +15,92 @@ from tests.architecture import ROOT, Sources
 Check = Callable[[Sources], list[str]]
 
 CHECKS: list[Check] = [
-    architecture.rooms_without_floor,
-    architecture.arrows_that_run_back,
+    architecture.units_without_layer,
+    architecture.upward_imports,
     architecture.private_names_taken,
     architecture.imports_in_functions,
     architecture.hidden_imports,
-    architecture.parties_out_of_room,
+    architecture.dependencies_out_of_place,
     architecture.circles,
     architecture.sleepers,
     architecture.paths_of_the_api,
+    architecture.impurities,
 ]
 
-# The rule that is broken, the house that breaks it, and what is said of it.
+# The rule that is broken, the package that breaks it, and what is said of it.
 BROKEN: list[tuple[Check, Sources, list[str]]] = [
-    (architecture.rooms_without_floor, {"leadlex._attic": ""}, ["leadlex._attic"]),
+    (architecture.units_without_layer, {"leadlex._attic": ""}, ["leadlex._attic"]),
     (
-        architecture.arrows_that_run_back,
-        {"leadlex._wire": "from ._transport import Transport", "leadlex._transport": ""},
-        ["leadlex._wire:1 uses leadlex._transport"],
+        architecture.upward_imports,
+        {"leadlex._policy.a": "from leadlex._network.b import Transport", "leadlex._network.b": ""},
+        ["leadlex._policy.a:1 uses leadlex._network.b"],
     ),
     (
-        architecture.arrows_that_run_back,
-        {"leadlex._meta": "\nfrom leadlex import _models", "leadlex._models": ""},
-        ["leadlex._meta:2 uses leadlex._models"],
+        architecture.upward_imports,
+        {"leadlex._values.a": "\nfrom leadlex import _errors", "leadlex._errors": ""},
+        ["leadlex._values.a:2 uses leadlex._errors"],
     ),
     (
-        architecture.arrows_that_run_back,
-        {"leadlex._meta": "if TYPE_CHECKING:\n    from ._client import AsyncLeadLex", "leadlex._client": ""},
-        ["leadlex._meta:2 uses leadlex._client"],
+        architecture.upward_imports,
+        {"leadlex._stream": "if TYPE_CHECKING:\n    from ._client import AsyncLeadLex", "leadlex._client": ""},
+        ["leadlex._stream:2 uses leadlex._client"],
     ),
     (
-        architecture.arrows_that_run_back,
+        architecture.upward_imports,
         {"leadlex._stream": "from . import __version__"},
         ["leadlex._stream:1 uses leadlex"],
     ),
     (
-        architecture.arrows_that_run_back,
+        architecture.upward_imports,
         {"leadlex._sync": "from .sandbox import Sandbox", "leadlex.sandbox": ""},
         ["leadlex._sync:1 uses leadlex.sandbox"],
     ),
     (
-        architecture.arrows_that_run_back,
+        architecture.upward_imports,
         {"leadlex._client": "def chat(self):\n    from .sandbox import Sandbox", "leadlex.sandbox": ""},
         ["leadlex._client:2 uses leadlex.sandbox"],
     ),
     (
-        architecture.arrows_that_run_back,
-        {"leadlex._sync": "import leadlex._gen", "leadlex._gen": "from . import _sync"},
+        architecture.upward_imports,
+        {
+            "leadlex._sync": "import leadlex._portal.generator",
+            "leadlex._portal.generator": "from leadlex import _sync",
+        },
         [
-            "leadlex._sync:1 joins _gen, which stands beside the house",
-            "leadlex._gen:1 joins _gen, which stands beside the house",
+            "leadlex._sync:1 joins the generator, which stands alone",
+            "leadlex._portal.generator:1 joins the generator, which stands alone",
         ],
     ),
     (
-        architecture.arrows_that_run_back,
+        architecture.upward_imports,
         {"leadlex": "from ._client import AsyncLeadLex", "leadlex._client": ""},
-        ["leadlex:1 is the front door and loads a name only when it is used"],
+        ["leadlex:1 loads a name before it is used"],
     ),
     (
-        architecture.arrows_that_run_back,
+        architecture.upward_imports,
         {
             "leadlex": "if TYPE_CHECKING:\n    from ._client import AsyncLeadLex",
             "leadlex._client": "",
             "leadlex.sandbox": "",
-            "leadlex.sandbox._app": "from .. import AsyncLeadLex\nfrom .._transport import Time",
-            "leadlex._transport": "",
+            "leadlex.sandbox._app": "from .. import AsyncLeadLex\nfrom .._network.clock import Clock",
+            "leadlex._network.clock": "",
         },
         [
             "leadlex.sandbox._app:1 shares leadlex AsyncLeadLex with the client",
-            "leadlex.sandbox._app:2 shares leadlex._transport Time with the client",
+            "leadlex.sandbox._app:2 shares leadlex._network.clock Clock with the client",
         ],
     ),
     (
-        architecture.arrows_that_run_back,
+        architecture.upward_imports,
         {
-            "leadlex.cli": "from leadlex import LeadLex, _events\nfrom leadlex.sandbox._app import Api",
-            "leadlex._events": "",
+            "leadlex.cli": "from leadlex import LeadLex, _stream\nfrom leadlex.sandbox._app import Api",
+            "leadlex._stream": "",
             "leadlex.sandbox": "",
             "leadlex.sandbox._app": "",
             "leadlex.webhooks": "import leadlex.cli",
         },
         [
-            "leadlex.cli:1 uses leadlex._events, which is not public",
+            "leadlex.cli:1 uses leadlex._stream, which is not public",
             "leadlex.cli:2 uses leadlex.sandbox._app, which is not public",
             "leadlex.webhooks:1 uses leadlex.cli, which is not public",
         ],
@@ -108,29 +112,29 @@ BROKEN: list[tuple[Check, Sources, list[str]]] = [
     ),
     (
         architecture.imports_in_functions,
-        {"leadlex._pool": "def one():\n    import ssl\n\nasync def two():\n    import_module('ssl')"},
-        ["leadlex._pool:2 imports ssl in one", "leadlex._pool:5 imports (import_module) in two"],
+        {"leadlex._client": "def one():\n    import ssl\n\nasync def two():\n    import_module('ssl')"},
+        ["leadlex._client:2 imports ssl in one", "leadlex._client:5 imports (import_module) in two"],
     ),
     (
         architecture.hidden_imports,
         {
-            "leadlex._client": "if TYPE_CHECKING:\n    from ._meta import Meta\nelse:\n    import os",
-            "leadlex._meta": "",
+            "leadlex._client": "if TYPE_CHECKING:\n    from ._values import models\nelse:\n    import os",
+            "leadlex._values": "",
         },
-        ["leadlex._client:2 hides leadlex._meta"],
+        ["leadlex._client:2 hides leadlex._values"],
     ),
     (
-        architecture.parties_out_of_room,
+        architecture.dependencies_out_of_place,
         {
             "leadlex._client": "import cattrs.gen, attrs, os\nfrom httpx_sse import EventSource",
-            "leadlex._log": "import structlog",
-            "leadlex._gen": "import attrs",
+            "leadlex._logging": "import structlog",
+            "leadlex._portal.generator": "import attrs",
         },
         [
             "leadlex._client:1 uses cattrs",
             "leadlex._client:2 uses httpx_sse",
-            "leadlex._log:1 uses structlog",
-            "leadlex._gen:1 uses attrs",
+            "leadlex._logging:1 uses structlog",
+            "leadlex._portal.generator:1 uses attrs",
         ],
     ),
     (
@@ -147,8 +151,8 @@ BROKEN: list[tuple[Check, Sources, list[str]]] = [
         {
             "leadlex._stream": "import anyio\nanyio.sleep(1)\nfrom time import sleep\n"
             "with anyio.move_on_after(1):\n    await event.wait()",
-            "leadlex._bridge": "event.wait(1)\nself.time.sleep(1)",
-            "leadlex._transport": "anyio.sleep(1)",
+            "leadlex._portal.bridge": "event.wait(1)\nself.clock.sleep(1)",
+            "leadlex._network.clock": "anyio.sleep(1)",
         },
         ["leadlex._stream:2 sleeps", "leadlex._stream:3 sleeps", "leadlex._stream:4 sleeps"],
     ),
@@ -160,6 +164,11 @@ BROKEN: list[tuple[Check, Sources, list[str]]] = [
         },
         ["leadlex._client:2 has the path '/v1/lexi/tasks/'"],
     ),
+    (
+        architecture.impurities,
+        {"leadlex._policy.a": "import math, threading\nfrom os import getpid", "leadlex._network.b": "import time"},
+        ["leadlex._policy.a:1 uses threading", "leadlex._policy.a:2 uses os"],
+    ),
 ]
 
 
@@ -168,35 +177,35 @@ def _name(value: object) -> str:
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=_name)
-def test_the_house_keeps_its_rules(check: Check) -> None:
-    """Imports run down and to the left, third parties, sleeping and paths stay in their rooms."""
+def test_the_library_keeps_the_rules(check: Check) -> None:
+    """Imports run down; dependencies, sleeping and paths of the API stay in their modules."""
     assert check(architecture.sources()) == []
 
 
-@pytest.mark.parametrize(("check", "house", "said"), BROKEN, ids=_name)
-def test_a_house_that_breaks_a_rule_is_found_out(check: Check, house: Sources, said: list[str]) -> None:
+@pytest.mark.parametrize(("check", "package", "said"), BROKEN, ids=_name)
+def test_a_package_that_breaks_a_rule_is_found_out(check: Check, package: Sources, said: list[str]) -> None:
     """Every check can fail, and says where."""
-    assert sorted(check(house)) == sorted(said)
+    assert sorted(check(package)) == sorted(said)
 
 
-def test_every_check_is_shown_a_broken_house() -> None:
+def test_every_check_is_shown_a_package_that_breaks_it() -> None:
     """No check is trusted that was never seen to fail."""
     assert {check for check, _, _ in BROKEN} == set(CHECKS)
 
 
-def test_the_plan_has_no_room_that_is_gone() -> None:
+def test_no_listed_import_is_gone() -> None:
     """A listed import inside of a function exists; the list does not outlive the code."""
     found = {
-        (each.module, each.function, each.room or each.target) for each in architecture.imports(architecture.sources())
+        (each.module, each.function, each.unit or each.target) for each in architecture.imports(architecture.sources())
     }
     assert found >= architecture.FUNCTION_IMPORTS
 
 
 def test_importing_the_errors_loads_nothing_else() -> None:
-    """`_errors` sees the values of the floor below only while types are checked, or when they are asked for."""
+    """`_errors` sees the values only while types are checked, or when they are asked for."""
     found = [each for each in architecture.imports(architecture.sources()) if each.source == "_errors"]
     at_once = [each for each in found if not (each.typing or each.function)]
-    assert [each.target for each in at_once if each.room is not None] == []
+    assert [each.target for each in at_once if each.unit is not None] == []
 
 
 # Files -------------------------------------------------------------------------------------------------------------

@@ -10,13 +10,13 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
-from . import _operations
 from ._errors import StreamBusyError
-from ._models import ChatReply, Message
-from ._operations import Operation
-from ._replay import Transcript
+from ._network.transport import Transport
+from ._policy.transcript import Transcript
+from ._protocol import endpoints
+from ._protocol.operation import Operation
 from ._stream import AsyncChatStream, Reading
-from ._transport import Transport
+from ._values.models import ChatReply, Message
 
 
 class AsyncThread:
@@ -67,7 +67,7 @@ class AsyncThread:
             reply = await lexi.thread().chat("Summarize my pipeline")
         """
         try:
-            operation = _operations.chat(message, conversation_id=self._free_id(), context=self._context())
+            operation = endpoints.chat(message, conversation_id=self._free_id(), context=self._context())
         finally:
             del message  # a traceback that shows locals must not show what was asked
         return await self._learn(operation)
@@ -93,14 +93,14 @@ class AsyncThread:
                 print(event)
         """
         try:
-            operation = _operations.stream_chat(
+            operation = endpoints.stream_chat(
                 message,
                 conversation_id=self._id_under(idempotency_key),
                 context=self._context(),
                 allow_tools=allow_tools,
                 idempotency_key=idempotency_key,
                 first_sent=first_sent,
-                now=self._transport.time.wall(),
+                now=self._transport.clock.wall(),
             )
         finally:
             del message  # as in chat
@@ -123,7 +123,7 @@ class AsyncThread:
         """
         if self.conversation_id is None:
             return []
-        operation = _operations.conversation(self.conversation_id, include_tool_steps=include_tool_steps, limit=limit)
+        operation = endpoints.conversation(self.conversation_id, include_tool_steps=include_tool_steps, limit=limit)
         conversation = await self._transport.send(operation)
         return list(conversation.messages)
 

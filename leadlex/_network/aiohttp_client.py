@@ -7,8 +7,10 @@ from typing import Final
 
 import httpx
 
-from ._errors import ConfigurationError
-from ._pool import cookieless, tls_context
+from leadlex._errors import ConfigurationError
+
+from .patches import cookieless
+from .tls import tls_context
 
 MANY: Final = 10_000
 
@@ -32,7 +34,7 @@ def aiohttp_client(*, max_connections: int = MANY) -> httpx.AsyncClient:
     """
     if not _is_installed():
         raise ConfigurationError("aiohttp_client needs an extra: pip install 'leadlex[aiohttp]'.")
-    from ._session import SessionTransport  # noqa: PLC0415  # an extra, loaded when it is used
+    from .aiohttp_transport import SessionTransport  # noqa: PLC0415  # an extra, loaded when it is used
 
     transport = SessionTransport(tls_context(), max_connections)
     return cookieless(httpx.AsyncClient(transport=transport, trust_env=False))

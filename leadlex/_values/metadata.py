@@ -5,8 +5,8 @@ Rule: a value here compares by what the service said, never by when or how it ar
 
 from __future__ import annotations
 
-from collections.abc import Mapping  # cattrs resolves these annotations
-from datetime import datetime  # the same
+from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, Literal
 
 from attrs import field, frozen

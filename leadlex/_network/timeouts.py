@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import math
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import AsyncIterator, Callable
 from contextvars import Context
 from types import TracebackType
 from typing import Any, Final
@@ -17,11 +18,16 @@ from typing import Any, Final
 import anyio
 from anyio.lowlevel import RunVar, checkpoint, current_token
 
+from leadlex._config import Timeout
+from leadlex._errors import TimeoutName
+
 MOMENT: Final = 0.1
 """Seconds that a loop which was late gets to read what is there."""
 
+
 _LATE: Final = 1.5 * MOMENT
 """Seconds after which a clock rang late; those that are due in another one's moment are not."""
+
 
 _TURNS: Final = 32
 """How often a loop turns before a clock is believed, late or not: a connection that is made takes about eight."""
@@ -137,3 +143,83 @@ class Limit:
     ) -> bool:
         self._alarm.remove(self.scope)  # type: ignore[union-attr]  # it was entered
         return self.scope.__exit__(kind, error, trace)
+
+
+_NEVER: Final = float("inf")
+
+
+class Expired(Exception):
+    """Tell that one of our own clocks ran out; the transport's read timeout is httpx's."""
+
+    def __init__(self, clock: TimeoutName) -> None:
+        super().__init__(clock)
+        self.clock: TimeoutName = clock
+
+
+class Clocks:
+    """Count the time of one attempt; the caller's own time between two events does not count, but for `total`.
+
+    Args:
+        timeout: The settings.
+        deadline: When `total` ends, by `now`.
+        now: The clock of the call, which may go on while the machine is suspended.
+        streams: Whether events are waited for.
+
+    Attributes:
+        counts_idle: Whether `idle` is counted here, for a transport that can't be told it once the head was read.
+    """
+
+    def __init__(
+        self, timeout: Timeout, deadline: float | None, now: Callable[[], float] = time.monotonic, *, streams: bool
+    ) -> None:
+        self.idle: float = timeout.idle
+        self._event_idle = timeout.event_idle
+        self._deadline = deadline
+        self._now = now
+        self._clock: TimeoutName = "first_event"
+        self._allowed = timeout.first_event if streams else _NEVER
+        self._ends: float | None = None
+        self._spare = dict[TimeoutName, float]()
+        self.counts_idle: bool = False
+
+    def note_event(self) -> None:
+        """Give the next event a time of its own, which begins when it is waited for."""
+        self._clock, self._allowed, self._ends = "event_idle", self._event_idle, None
+        self._spare.pop("event_idle", None)
+
+    def next_end(self) -> tuple[float, TimeoutName]:
+        """Return in how many seconds which clock runs out first."""
+        now = time.monotonic()
+        if self._ends is None:
+            self._ends = now + self._allowed
+        events = self._ends - now
+        total = _NEVER if self._deadline is None else self._deadline - self._now()
+        return (total, "total") if total < events else (events, self._clock)
+
+    async def wait(self, source: AsyncIterator[bytes]) -> bytes:
+        """Return the next piece; a cancel scope costs 5 µs and is opened only where it could end first.
+
+        Raises:
+            StopAsyncIteration: The body ended.
+            Expired: A clock ran out.
+        """
+        seconds, clock = self.next_end()
+        if seconds <= 0:
+            seconds = self._last_look(clock)
+        if not self.counts_idle:
+            if seconds >= self.idle:
+                return await source.__anext__()
+        elif self.idle < seconds:
+            seconds, clock = self.idle, "idle"
+        with Limit(seconds):
+            return await source.__anext__()
+        raise Expired(clock)
+
+    def _last_look(self, clock: TimeoutName) -> float:
+        """Return the seconds in which what is there already may be read, once for each clock that ran out."""
+        now = time.monotonic()
+        left = self._spare.setdefault(clock, now + MOMENT) - now
+        if left <= 0:
+            # A flood of comments is there at once: it is never waited for, and so never cancelled.
+            raise Expired(clock)
+        return left

@@ -12,9 +12,9 @@ from typing import Any, Final, Generic, TypedDict, TypeVar
 
 from attrs import field, frozen
 
-from ._events import ToolStep
-from ._markdown import harmless, in_line, quoted
-from ._meta import Meta, extra_field, meta_field
+from .events import ToolStep
+from .markdown import harmless, in_line, quoted
+from .metadata import Meta, extra_field, meta_field
 
 T = TypeVar("T")
 

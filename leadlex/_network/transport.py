@@ -1,146 +1,45 @@
 """Send, and send again: the only place that sends or sleeps.
 
 Rule: the edge does and decides nothing. What may be repeated, after how long and what was charged is `_retry`'s to say;
-here an attempt ends as a value or as a `Broken`.
+here an attempt ends as a value or as a `Failure`.
 """
 
 from __future__ import annotations
 
 import logging
-import random
 import sys
-import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from functools import lru_cache
-from typing import Any, Final, Generic, NoReturn, TypeVar
+from typing import Any, Final, NoReturn, TypeVar
 
 import anyio
 import httpx
-from attrs import define, field, frozen
+from attrs import frozen
 
-from ._body import MAX_ERROR, MAX_JSON, Clocks, Expired, GuardedText, Unusable, close, read_all
-from ._config import USER_AGENT, Settings
-from ._errors import ClientClosedError, LeadLexError
-from ._faults import (
-    Broken,
-    Rejected,
-    Translator,
-    detach,
-    interrupted,
-    let_pass,
-    without_traceback,
-)
-from ._log import record
-from ._meta import Attempt, Charged, Meta, RateLimit
-from ._operations import Operation
-from ._pool import Homes
-from ._replay import Transcript
-from ._retry import (
-    UNREACHED,
-    Fault,
-    Progress,
-    RetryQuota,
-    charged_after,
-    may_repeat,
-    may_resume,
-    pause_before,
-    rate_limit_of,
-    too_late,
-    worse,
-)
-from ._wire import WireError, WireProblem, loads_bytes, problem_of, problem_of_body
+from leadlex._errors import ClientClosedError, LeadLexError
+from leadlex._logging import record
+from leadlex._policy.failures import UNREACHED, Failure, FailureKind, Progress, charged_after, worse
+from leadlex._policy.retry import may_repeat, may_resume, pause_before, too_late
+from leadlex._policy.transcript import Transcript
+from leadlex._protocol.headers import rate_limit_of
+from leadlex._protocol.json_text import Unusable, WireError, loads_bytes
+from leadlex._protocol.operation import Operation
+from leadlex._protocol.problems import WireProblem, problem_of, problem_of_body
+from leadlex._settings import USER_AGENT, Settings
+from leadlex._values.metadata import Attempt, Meta, RateLimit
+
+from .bodies import MAX_JSON, GuardedText, close, read_all
+from .call import Call, Seen
+from .clock import Clock
+from .loops import ConnectionsByLoop
+from .retry_quota import RetryQuota
+from .timeouts import Clocks, Expired
+from .translation import MAX_ERROR, RejectedResponse, Translator, detach, interrupted, let_pass, without_traceback
+from .urls import DiscreetURL, parsed_url
 
 T = TypeVar("T")
 
 MAX_HEADERS: Final = 1000
-
-
-class Time:
-    """Be the clocks and the chance that the rules are given; a test puts others here."""
-
-    # Where there is one, the clock that goes on while the machine is suspended: a key's life does too.
-    _CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC) if hasattr(time, "CLOCK_MONOTONIC") else None
-
-    def now(self) -> float:
-        """Return seconds that never jump."""
-        return time.monotonic() if self._CLOCK is None else time.clock_gettime(self._CLOCK)
-
-    def wall(self) -> float:
-        """Return Unix seconds by this machine."""
-        return time.time()
-
-    def chance(self) -> float:
-        """Return a number from 0 to 1."""
-        return random.random()  # noqa: S311  # spreads retries, guards nothing
-
-    async def sleep(self, seconds: float) -> None:
-        """Wait."""
-        await anyio.sleep(seconds)
-
-
-@define(eq=False, repr=False)
-class Seen:
-    """Hold what the service last said, for all copies of a client."""
-
-    rate_limit: RateLimit | None = None
-    credits_remaining: int | None = None
-
-    def note_credits(self, left: int | None, *, is_repeat: bool) -> None:
-        """Take in a balance; the answer to a repeated question may tell the one of its first time."""
-        known = self.credits_remaining
-        if left is not None and not (is_repeat and known is not None and left > known):
-            self.credits_remaining = left
-
-
-@define(kw_only=True, eq=False, repr=False)
-class Call(Generic[T]):
-    """Keep the record of one logical call over all its attempts."""
-
-    operation: Operation[T]
-    began: float
-    deadline: float | None
-    first_sent: datetime
-    key_sent: float
-    attempt_began: float
-    handled: BaseException | None
-    attempts: int = 0
-    tries: int = 0
-    resumes: int = 0
-    pauses: int = 0
-    first_failure: float | None = None
-    handed_out: int = 0
-    log: list[Attempt] = field(factory=list)
-    taken: int = 0
-    charged: Charged = "no"
-    head_seen: bool = False
-    meta: Meta | None = None
-    waits: anyio.CancelScope | None = None
-    progress: Progress = field(factory=Progress)
-
-    @property
-    def is_repeat(self) -> bool:
-        """Tell whether the service may have answered the same question before."""
-        return self.attempts > 1 or self.operation.first_sent is not None
-
-    def note_failure(self, now: float, handed_out: int) -> None:
-        """Note when this outage began: a new one does once something new was handed out."""
-        if self.first_failure is None or handed_out > self.handed_out:
-            self.first_failure, self.handed_out, self.pauses = now, handed_out, 0
-
-    def tell(self, error: LeadLexError) -> None:
-        """Put on an error what is known of this call."""
-        if self.operation.idempotency_key is not None:
-            error.idempotency_key, error.first_sent = self.operation.idempotency_key, self.first_sent
-        elif error.charged == "unknown":
-            error.look = self.operation.look
-        error.attempt_log = tuple(self.log)
-
-    @property
-    def charged_now(self) -> Charged:
-        """Say what is known if the call ended here."""
-        sent = self.progress.may_have_acted and self.operation.costs
-        return worse(self.charged, "unknown" if sent else "no")
 
 
 @frozen(eq=False, repr=False)
@@ -151,24 +50,6 @@ class Opened:
     clocks: Clocks
 
 
-class DiscreetURL(httpx.URL):
-    """Be a URL of ours, whose query (a search, ids) httpx's own line on a request does not show."""
-
-
-def _without_query(line: logging.LogRecord) -> bool:
-    if isinstance(line.args, tuple):
-        line.args = tuple(arg.copy_with(query=None) if type(arg) is DiscreetURL else arg for arg in line.args)
-    return True
-
-
-logging.getLogger("httpx").addFilter(_without_query)
-
-
-@lru_cache(maxsize=16)
-def _parsed(url: str) -> httpx.URL:
-    return httpx.URL(url)
-
-
 class Transport:
     """Carry operations to the service and answers back.
 
@@ -177,15 +58,17 @@ class Transport:
         homes: The connections; shared with copies.
         seen: What the service last said; shared with copies.
         quota: What bounds retries; shared with copies.
-        time: The clocks and the chance.
+        clock: The clocks and the chance.
     """
 
-    def __init__(self, settings: Settings, homes: Homes, seen: Seen, quota: RetryQuota, time: Time) -> None:
+    def __init__(
+        self, settings: Settings, connections: ConnectionsByLoop, seen: Seen, quota: RetryQuota, clock: Clock
+    ) -> None:
         self.settings = settings
-        self.homes = homes
+        self.connections = connections
         self.seen = seen
         self.quota = quota
-        self.time = time
+        self.clock = clock
         self.translator: Translator = Translator(settings.key, settings.timeout, settings.base_url, settings.address)
 
     def __repr__(self) -> str:
@@ -193,7 +76,7 @@ class Transport:
 
     def replaced(self, settings: Settings) -> Transport:
         """Return a transport with other settings and the same connections, quota and memory."""
-        return Transport(settings, self.homes, self.seen, self.quota, self.time)
+        return Transport(settings, self.connections, self.seen, self.quota, self.clock)
 
     # JSON ----------------------------------------------------------------------------------------------------------
 
@@ -207,7 +90,7 @@ class Transport:
         try:
             while True:
                 outcome = await self._attempt(call)
-                if not isinstance(outcome, Broken):
+                if not isinstance(outcome, Failure):
                     return outcome
                 await self.again(call, outcome)
         except BaseException as error:
@@ -217,7 +100,7 @@ class Transport:
     def begin(self, operation: Operation[T]) -> Call[T]:
         """Open the record of a call."""
         total = self.settings.timeout.total_of(streams=operation.streams)
-        now, wall = self.time.now(), self.time.wall()
+        now, wall = self.clock.now(), self.clock.wall()
         first_sent = operation.first_sent or datetime.fromtimestamp(int(wall), UTC)
         return Call(
             operation=operation,
@@ -229,11 +112,11 @@ class Transport:
             handled=sys.exception(),
         )
 
-    async def _attempt(self, call: Call[T]) -> T | Broken:
-        clocks = Clocks(self.settings.timeout, call.deadline, self.time.now, streams=False)
+    async def _attempt(self, call: Call[T]) -> T | Failure:
+        clocks = Clocks(self.settings.timeout, call.deadline, self.clock.now, streams=False)
         call.meta, call.progress = None, Progress()
         try:
-            with self.homes.here().waiting(clocks.next_end()[0]) as call.waits:
+            with self.connections.here().waiting(clocks.next_end()[0]) as call.waits:
                 response = await self._head(call, clocks)
                 try:
                     return await self._answer(call, response, clocks)
@@ -241,17 +124,17 @@ class Transport:
                     await close(response)
             raise Expired("total")  # noqa: TRY301  # translated with all the others
         except Exception as error:  # noqa: BLE001  # whatever it is, it is translated
-            return self.broken(call, error)
+            return self.failure(call, error)
 
     async def _answer(self, call: Call[T], response: httpx.Response, clocks: Clocks) -> T:
         meta, empty = self._meta(call, response), call.operation.empty
         if not (response.status_code == 200 or (empty and response.is_success)):  # noqa: PLR2004  # RFC 9110, 15.3.1
-            raise Rejected(await self._rejection(call, response, clocks, meta))
+            raise RejectedResponse(await self._rejection(call, response, clocks, meta))
         body = await read_all(response, clocks, MAX_JSON)
         answer = None if empty and not body else self._loads(meta, body)
         problem = problem_of(answer)
         if problem:
-            raise Rejected(self._refusal(call, meta, problem, body))
+            raise RejectedResponse(self._refusal(call, meta, problem, body))
         value = call.operation.read(answer, meta)
         self.succeeded(call)
         return value
@@ -263,29 +146,29 @@ class Transport:
             # A page in place of JSON is worth showing; broken JSON may be what Lexi wrote, and is not.
             if "json" in meta.headers.get("content-type", ""):
                 raise
-            raise Rejected(self.translator.other_answer(meta, body)) from None
+            raise RejectedResponse(self.translator.other_answer(meta, body)) from None
 
     # Streams -------------------------------------------------------------------------------------------------------
 
-    async def open(self, call: Call[Any]) -> Opened | Broken:
+    async def open(self, call: Call[Any]) -> Opened | Failure:
         """Make one attempt to begin a stream; the caller closes what is opened."""
-        clocks = Clocks(self.settings.timeout, call.deadline, self.time.now, streams=True)
+        clocks = Clocks(self.settings.timeout, call.deadline, self.clock.now, streams=True)
         seconds, clock = clocks.next_end()
         call.meta, call.progress = None, Progress()
         try:
-            with self.homes.here().waiting(seconds) as call.waits:
+            with self.connections.here().waiting(seconds) as call.waits:
                 response = await self._head(call, clocks)
                 return await self._opened(call, response, clocks)
             raise Expired(clock)  # noqa: TRY301  # translated with all the others
         except Exception as error:  # noqa: BLE001  # whatever it is, it is translated
-            return self.broken(call, error)
+            return self.failure(call, error)
 
     async def _opened(self, call: Call[Any], response: httpx.Response, clocks: Clocks) -> Opened:
         try:
             meta = self._meta(call, response)
             media_type = response.headers.get("content-type", "").partition(",")[0].partition(";")[0]
             if response.status_code != 200 or media_type.strip().lower() != "text/event-stream":  # noqa: PLR2004  # 15.3.1
-                raise Rejected(await self._rejection(call, response, clocks, meta))  # noqa: TRY301  # closes below
+                raise RejectedResponse(await self._rejection(call, response, clocks, meta))  # noqa: TRY301  # closes below
             text = GuardedText(response, clocks)
         except BaseException:
             await close(response)
@@ -296,9 +179,9 @@ class Transport:
     # Heads ---------------------------------------------------------------------------------------------------------
 
     async def _head(self, call: Call[Any], clocks: Clocks) -> httpx.Response:
-        home = self.homes.here()
+        home = self.connections.here()
         call.attempts += 1
-        call.attempt_began = self.time.now()
+        call.attempt_began = self.clock.now()
         call.progress.handed_over = True
         response = await home.client.send(self._request(call), stream=True, auth=None, follow_redirects=False)
         home.responses.add(response)
@@ -331,7 +214,7 @@ class Transport:
     def _url(self, operation: Operation[Any]) -> httpx.URL:
         # A parsed URL is kept only where it names an endpoint: ids and searches are not for keeping.
         url = self.settings.base_url + operation.target
-        return _parsed(url) if operation.is_fixed else httpx.URL(url)
+        return parsed_url(url) if operation.is_fixed else httpx.URL(url)
 
     def _headers(self, operation: Operation[Any]) -> list[tuple[bytes, bytes]]:
         headers = {
@@ -363,7 +246,7 @@ class Transport:
             rate_limit=rate_limit,
             headers=headers,
             attempts=call.attempts,
-            elapsed=self.time.now() - call.began,
+            elapsed=self.clock.now() - call.began,
         )
         return call.meta
 
@@ -380,11 +263,11 @@ class Transport:
             attempt=call.attempts,
             status=meta and meta.status_code,
             request_id=meta and meta.request_id,
-            elapsed=self.time.now() - call.began,
+            elapsed=self.clock.now() - call.began,
             resumes=call.resumes or None,
         )
 
-    async def _rejection(self, call: Call[Any], response: httpx.Response, clocks: Clocks, meta: Meta) -> Broken:
+    async def _rejection(self, call: Call[Any], response: httpx.Response, clocks: Clocks, meta: Meta) -> Failure:
         try:
             body = await read_all(response, clocks, MAX_ERROR, cut=True)
         except Exception:  # noqa: BLE001  # httpcore's own, since the pools are used without httpx's translation
@@ -396,88 +279,88 @@ class Transport:
             return self._refusal(call, meta, problem, body)
         return self.translator.other_answer(meta, body)
 
-    def _refusal(self, call: Call[Any], meta: Meta, problem: WireProblem, body: bytes) -> Broken:
-        return self.translator.status(meta, problem, body, call.operation, self.time.wall())
+    def _refusal(self, call: Call[Any], meta: Meta, problem: WireProblem, body: bytes) -> Failure:
+        return self.translator.status(meta, problem, body, call.operation, self.clock.wall())
 
-    def event_broken(self, call: Call[Any], problem: WireProblem) -> Broken:
+    def failed_event(self, call: Call[Any], problem: WireProblem) -> Failure:
         """Translate an `error` event."""
         meta = call.meta or Meta(status_code=200)
-        return self.translator.event(meta, problem, call.operation, self.time.wall())
+        return self.translator.event(meta, problem, call.operation, self.clock.wall())
 
-    def broken(self, call: Call[Any], error: Exception) -> Broken:
+    def failure(self, call: Call[Any], error: Exception) -> Failure:
         """Translate whatever ended an attempt."""
         detach(error, call.handled)
-        if isinstance(error, Rejected):
-            return error.broken
-        if self.homes.closed:
-            return Broken(Fault.LOST if call.progress.may_have_acted else Fault.LOCAL, ClientClosedError())
+        if isinstance(error, RejectedResponse):
+            return error.failure
+        if self.connections.closed:
+            return Failure(FailureKind.LOST if call.progress.may_have_acted else FailureKind.LOCAL, ClientClosedError())
         if isinstance(error, LeadLexError):
-            return Broken(Fault.LOCAL, error)
+            return Failure(FailureKind.LOCAL, error)
         return self.translator.exception(error, call.progress, call.meta, streams=call.head_seen)
 
     # Again or not --------------------------------------------------------------------------------------------------
 
-    async def again(self, call: Call[Any], broken: Broken, handed_out: Transcript | None = None) -> None:
+    async def again(self, call: Call[Any], failure: Failure, handed_out: Transcript | None = None) -> None:
         """Wait for the next attempt, or raise what ended the last one.
 
         Raises:
             LeadLexError: There is no next attempt.
         """
-        call.charged = worse(call.charged, charged_after(call.operation, broken.fault))
+        call.charged = worse(call.charged, charged_after(call.operation, failure.kind))
         call.progress = Progress()
-        delay = None if self.homes.closed else self._delay(call, broken, handed_out)
-        self._record(call, broken, delay)
+        delay = None if self.connections.closed else self._delay(call, failure, handed_out)
+        self._record(call, failure, delay)
         if delay is None:
-            self.fail(call, broken, handed_out)
+            self.fail(call, failure, handed_out)
         try:
             await self.rest(delay, call)
         except ClientClosedError as error:
-            self.fail(call, Broken(broken.fault, error), handed_out)
+            self.fail(call, Failure(failure.kind, error), handed_out)
         if self._is_too_late(call, 0.0):
-            self.fail(call, broken, handed_out)
+            self.fail(call, failure, handed_out)
 
-    def _delay(self, call: Call[Any], broken: Broken, handed_out: Transcript | None) -> float | None:
-        call.note_failure(self.time.now(), handed_out.extent if handed_out else 0)
-        if not self._may_go_on(call, broken.fault, handed_out):
+    def _delay(self, call: Call[Any], failure: Failure, handed_out: Transcript | None) -> float | None:
+        call.note_failure(self.clock.now(), handed_out.extent if handed_out else 0)
+        if not self._may_go_on(call, failure.kind, handed_out):
             return None
-        hint = self._hint(call, broken)
-        delay = pause_before(self.settings.policy, broken.fault, call.pauses, hint, self.time.chance())
+        hint = self._hint(call, failure)
+        delay = pause_before(self.settings.policy, failure.kind, call.pauses, hint, self.clock.chance())
         if delay is None or self._is_too_late(call, delay):
             return None
         # To ask whether it is done is no attempt, and takes nothing from those of others.
-        if broken.fault is not Fault.IN_FLIGHT and not self._count(call, broken.fault, handed_out):
+        if failure.kind is not FailureKind.IN_FLIGHT and not self._count(call, failure.kind, handed_out):
             return None
         return delay
 
-    def _hint(self, call: Call[Any], broken: Broken) -> float | None:
+    def _hint(self, call: Call[Any], failure: Failure) -> float | None:
         """Return the seconds that the server asks to wait; in vain, where a page in its place asks for too many."""
-        under_way = call.head_seen and broken.fault in UNREACHED
-        return None if under_way and (broken.hint or 0.0) > self.settings.policy.max_hint else broken.hint
+        under_way = call.head_seen and failure.kind in UNREACHED
+        return None if under_way and (failure.hint or 0.0) > self.settings.policy.max_hint else failure.hint
 
-    def _may_go_on(self, call: Call[Any], fault: Fault, handed_out: Transcript | None) -> bool:
+    def _may_go_on(self, call: Call[Any], kind: FailureKind, handed_out: Transcript | None) -> bool:
         if handed_out is not None and handed_out.begun:
-            return self.settings.resume and may_resume(fault, call.resumes, handed_out.length)
-        under_way = call.head_seen and fault in UNREACHED
-        return under_way or may_repeat(call.operation, self.settings.policy, fault, call.tries)
+            return self.settings.resume and may_resume(kind, call.resumes, handed_out.length)
+        under_way = call.head_seen and kind in UNREACHED
+        return under_way or may_repeat(call.operation, self.settings.policy, kind, call.tries)
 
     def _is_too_late(self, call: Call[Any], delay: float) -> bool:
-        now = self.time.now()
+        now = self.clock.now()
         first_failure = now if call.first_failure is None else call.first_failure
         return too_late(self.settings.policy, now, delay, first_failure, call.deadline, call.key_sent)
 
-    def _count(self, call: Call[Any], fault: Fault, handed_out: Transcript | None) -> bool:
+    def _count(self, call: Call[Any], kind: FailureKind, handed_out: Transcript | None) -> bool:
         """Count one more attempt; tell whether the quota has room for it.
 
         A stream under way is paid for: continuing it takes nothing from the quota, and an attempt that did not reach
         the service is neither a retry nor a resume; the window bounds them.
         """
         if not call.head_seen:
-            taken = self.quota.take(fault)
+            taken = self.quota.take(kind)
             if not taken:
                 return False
             call.taken = taken
         call.pauses += 1
-        if not (call.head_seen and fault in UNREACHED):
+        if not (call.head_seen and kind in UNREACHED):
             begun = handed_out is not None and handed_out.begun
             call.resumes, call.tries = call.resumes + begun, call.tries + (not begun)
         return True
@@ -492,17 +375,17 @@ class Transport:
         Raises:
             ClientClosedError: It was.
         """
-        with self.homes.here().waiting() as scope:
+        with self.connections.here().waiting() as scope:
             if call is not None:
                 call.waits = scope
-            await self.time.sleep(seconds)
+            await self.clock.sleep(seconds)
         if scope.cancelled_caught:
             raise ClientClosedError(facts={"charged": "no"})
 
-    def fail(self, call: Call[Any], broken: Broken, handed_out: Transcript | None = None) -> NoReturn:
+    def fail(self, call: Call[Any], failure: Failure, handed_out: Transcript | None = None) -> NoReturn:
         """Raise what ended a call, with all that is known of it."""
         key = call.operation.idempotency_key
-        error = interrupted(broken, key) if call.head_seen and key else broken.error
+        error = interrupted(failure, key) if call.head_seen and key else failure.error
         error.charged = worse(call.charged, "yes" if handed_out and handed_out.done else "no")
         error.meta = error.meta or call.meta
         call.tell(error)
@@ -515,12 +398,12 @@ class Transport:
                 call.tell(error.__cause__)
         raise error
 
-    def _record(self, call: Call[Any], broken: Broken, delay: float | None) -> None:
+    def _record(self, call: Call[Any], failure: Failure, delay: float | None) -> None:
         meta = call.meta
         status, request_id = (meta.status_code, meta.request_id) if meta else (None, None)
-        took = self.time.now() - call.attempt_began
-        failure = broken.fault.value
-        call.log.append(Attempt(failure=failure, status_code=status, request_id=request_id, elapsed=took, delay=delay))
+        took = self.clock.now() - call.attempt_began
+        kind = failure.kind.value
+        call.log.append(Attempt(failure=kind, status_code=status, request_id=request_id, elapsed=took, delay=delay))
         record(
             logging.WARNING if delay is None else logging.INFO,
             "failed" if delay is None else "trying again",
@@ -528,6 +411,6 @@ class Transport:
             attempt=call.attempts,
             status=status,
             request_id=request_id,
-            fault=failure,
+            fault=kind,
             delay=delay,
         )

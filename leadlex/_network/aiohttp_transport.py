@@ -20,9 +20,14 @@ from aiohttp.http_exceptions import HttpProcessingError, TransferEncodingError
 from anyio.lowlevel import cancel_shielded_checkpoint
 from yarl import URL
 
-from ._alarm import Alarm, Limit, alarm_here
-from ._errors import ConfigurationError
-from ._pool import KEEPALIVE, Held, Places, environment_proxy, is_readable, socket_options
+from leadlex._errors import ConfigurationError
+
+from .connections import KEEPALIVE, PooledStream
+from .limiter import ConnectionLimiter
+from .patches import is_readable
+from .proxies import environment_proxy
+from .sockets import socket_options
+from .timeouts import Alarm, Limit, alarm_here
 
 _PIECE: Final = 64 << 10
 """Bytes of a request's body that are written at once."""
@@ -152,7 +157,7 @@ class _Connector(aiohttp.TCPConnector):
     def _forget(self, transport: Any, closed: asyncio.Future[None]) -> None:  # noqa: ANN401  # asyncio's
         self._transports.discard(transport)
         # asyncio would tell of an exception that nobody looked at.
-        closed.cancelled() or closed.exception()
+        _ = closed.cancelled() or closed.exception()
 
     def abort(self) -> None:
         """Cut what is open, also what aiohttp has closed politely: over TLS that waits for a silent peer's goodbye."""
@@ -183,7 +188,7 @@ class SessionTransport(httpx.AsyncBaseTransport):
 
     def __init__(self, context: ssl.SSLContext, max_connections: int) -> None:
         self._context = context
-        self._places = Places(max_connections)
+        self._limiter = ConnectionLimiter(max_connections)
         self._proxy = lru_cache(maxsize=16)(_proxy)
         self._session: aiohttp.ClientSession | None = None
 
@@ -194,7 +199,7 @@ class SessionTransport(httpx.AsyncBaseTransport):
             ConfigurationError: No asyncio loop runs.
         """
         session, times, tell = self._open_session(), request.extensions["timeout"], request.extensions["trace"]
-        await self._places.take(request)
+        await self._limiter.take(request)
         try:
             place = f"{request.url.host}:{request.url.port or 443}"
             proxy = self._proxy(request.url.scheme, place)
@@ -215,10 +220,10 @@ class SessionTransport(httpx.AsyncBaseTransport):
             seen = {"return_value": (b"", answer.status, b"", answer.raw_headers)}
             await tell("http11.receive_response_headers.complete", seen)
         except BaseException:
-            self._places.give_back()
+            self._limiter.give_back()
             raise
         body = _Body(answer, times)
-        return httpx.Response(answer.status, headers=answer.raw_headers, stream=Held(body, self._places))
+        return httpx.Response(answer.status, headers=answer.raw_headers, stream=PooledStream(body, self._limiter))
 
     async def aclose(self) -> None:
         """Close all connections; requests under way break."""

@@ -1,6 +1,6 @@
 """From whatever went wrong to what a user is told: every foreign exception is translated here, once.
 
-Rule: a `Broken` names the fault for the rules and carries the error for the user; nothing here shows the key.
+Rule: a `Failure` names the fault for the rules and carries the error for the user; nothing here shows the key.
 """
 
 from __future__ import annotations
@@ -17,66 +17,55 @@ import httpcore
 import httpx
 from attrs import evolve, frozen
 
-from ._body import MAX_ERROR, Expired, Unusable
-from ._config import Key, Timeout
-from ._errors import (
+from leadlex._api_key import ApiKey
+from leadlex._config import Timeout
+from leadlex._errors import (
     APIConnectionError,
     APIResponseError,
     APITimeoutError,
     ClientClosedError,
-    Clock,
     Facts,
     LeadLexError,
     PermissionDeniedError,
     RateLimitError,
     StreamInterruptedError,
+    TimeoutName,
     printable,
     status_error_class,
 )
-from ._meta import Meta
-from ._operations import Operation
-from ._retry import (
+from leadlex._policy.failures import (
     UNREACHED,
-    Fault,
+    Failure,
+    FailureKind,
     Progress,
     Speaker,
-    fault_of_code,
-    fault_of_status,
-    hint_of,
-    reset_of,
+    kind_of_code,
+    kind_of_status,
     speaker_of,
 )
-from ._wire import WireError, WireProblem
+from leadlex._protocol.headers import hint_of, reset_of
+from leadlex._protocol.json_text import Unusable, WireError
+from leadlex._protocol.operation import Operation
+from leadlex._protocol.problems import WireProblem
+from leadlex._values.metadata import Meta
+
+from .timeouts import Expired
 
 REDIRECTS: Final = frozenset({300, 301, 302, 303, 307, 308})  # RFC 9110, 15.4: those that name another place
+
+
 _SHOWN: Final = 200
+
+
 _USERINFO: Final = re.compile(r"//[^/?#]*@")  # RFC 3986, 3.2.1: it may hold a password
 
 
-@frozen(eq=False, repr=False)
-class Broken:
-    """Say how an attempt ended without what was asked for.
+class RejectedResponse(Exception):
+    """Carry a `Failure` up to where the attempt ends."""
 
-    Args:
-        fault: What it means for the rules.
-        error: What the user is told if that was the last attempt.
-        hint: The seconds that the server asked to wait.
-    """
-
-    fault: Fault
-    error: LeadLexError
-    hint: float | None = None
-
-
-class Rejected(Exception):
-    """Carry a `Broken` up to where the attempt ends."""
-
-    def __init__(self, broken: Broken) -> None:
-        super().__init__(broken.fault)
-        self.broken = broken
-
-
-# Answers that are errors -------------------------------------------------------------------------------------------
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.kind)
+        self.failure = failure
 
 
 @frozen(eq=False, repr=False)
@@ -90,28 +79,28 @@ class Translator:
         address: Its host and port; a connection to another place is one to a proxy.
     """
 
-    key: Key
+    key: ApiKey
     timeout: Timeout
     base_url: str
     address: str
 
-    def status(self, meta: Meta, problem: WireProblem, body: bytes, operation: Operation[Any], now: float) -> Broken:
+    def status(self, meta: Meta, problem: WireProblem, body: bytes, operation: Operation[Any], now: float) -> Failure:
         """Translate an answer whose status, or whose body at a 2xx, is an error."""
         speaker = speaker_of(meta.status_code, problem, keyed=operation.idempotency_key is not None)
         facts = self._who_said(speaker, meta, problem, body, operation)
         told = self._status_error(meta, problem, body, operation, now, facts)
         answered = meta.status_code < 300  # noqa: PLR2004  # RFC 9110, 15.3
-        fault = Fault.FINAL_EVENT if answered else fault_of_status(meta.status_code, problem.code, speaker)
-        return evolve(told, fault=fault)
+        kind = FailureKind.FINAL_EVENT if answered else kind_of_status(meta.status_code, problem.code, speaker)
+        return evolve(told, kind=kind)
 
-    def event(self, meta: Meta, problem: WireProblem, operation: Operation[Any], now: float) -> Broken:
+    def event(self, meta: Meta, problem: WireProblem, operation: Operation[Any], now: float) -> Failure:
         """Translate an `error` event: after a good head it is the service's own word."""
         told = self._status_error(meta, problem, b"", operation, now, {"from_service": True})
-        return Broken(fault_of_code(problem.code), told.error)
+        return Failure(kind_of_code(problem.code), told.error)
 
     def _status_error(
         self, meta: Meta, problem: WireProblem, body: bytes, operation: Operation[Any], now: float, facts: Facts
-    ) -> Broken:
+    ) -> Failure:
         code, message = self._masked(problem.code), self._masked(problem.message)
         text = self.key.masked(body[:MAX_ERROR].decode("utf-8", "replace"))
         kind = status_error_class(meta.status_code, code, from_service=facts["from_service"])
@@ -122,7 +111,7 @@ class Translator:
             error.retry_after, error.reset_at = hint, reset_of(meta.headers, now)
         if isinstance(error, PermissionDeniedError):
             error.permission = operation.permission
-        return Broken(Fault.FINAL_EVENT, error, hint)
+        return Failure(FailureKind.FINAL_EVENT, error, hint)
 
     def _who_said(
         self, speaker: Speaker, meta: Meta, problem: WireProblem, body: bytes, operation: Operation[Any]
@@ -155,16 +144,16 @@ class Translator:
             "that wants a login."
         )
 
-    def unusable(self, reason: str, meta: Meta | None = None, fault: Fault = Fault.PAYLOAD) -> Broken:
+    def unusable(self, reason: str, meta: Meta | None = None, kind: FailureKind = FailureKind.PAYLOAD) -> Failure:
         """Say that an answer came that can't be used."""
-        return self._unusable(f"LeadLex's answer can't be used: {self.key.masked(reason)}", meta, fault)
+        return self._unusable(f"LeadLex's answer can't be used: {self.key.masked(reason)}", meta, kind)
 
-    def _unusable(self, words: str, meta: Meta | None, fault: Fault, facts: Facts | None = None) -> Broken:
+    def _unusable(self, words: str, meta: Meta | None, kind: FailureKind, facts: Facts | None = None) -> Failure:
         error = APIResponseError(f"{words}.", {"from_service": False, **(facts or {})})
         error.meta = meta
-        return Broken(fault, error)
+        return Failure(kind, error)
 
-    def other_answer(self, meta: Meta, body: bytes) -> Broken:
+    def other_answer(self, meta: Meta, body: bytes) -> Failure:
         """Say what came in place of the contract's answer."""
         if meta.status_code in REDIRECTS:
             return self.redirect(meta)
@@ -172,14 +161,14 @@ class Translator:
             head = self._head_of(body)
             return self.unusable(f"status {meta.status_code}, {meta.headers['content-type']}, {head}", meta)
         words = f"{_between(meta)}: {self._head_of(body)}"
-        return self._unusable(words, meta, Fault.PAYLOAD, {"advice": self._in_between})
+        return self._unusable(words, meta, FailureKind.PAYLOAD, {"advice": self._in_between})
 
-    def redirect(self, meta: Meta | None) -> Broken:
+    def redirect(self, meta: Meta | None) -> Failure:
         """Refuse to send the key to another place."""
         place = _USERINFO.sub("//…@", meta.headers.get("location") or "nowhere") if meta else "a place that is no URL"
         said = _between(meta) if meta else "Something between here and LeadLex answered"
         words = f"{said} with a redirect to {printable(place, _SHOWN)}, which is not followed"
-        return self._unusable(words, meta, Fault.FOREIGN, {"advice": self._in_between})
+        return self._unusable(words, meta, FailureKind.FOREIGN, {"advice": self._in_between})
 
     def _head_of(self, body: bytes) -> str:
         text = " ".join(self.key.masked(body[:MAX_ERROR].decode("utf-8", "replace")).split())
@@ -190,30 +179,30 @@ class Translator:
 
     # Exceptions ----------------------------------------------------------------------------------------------------
 
-    def exception(self, error: Exception, progress: Progress, meta: Meta | None, *, streams: bool) -> Broken:
+    def exception(self, error: Exception, progress: Progress, meta: Meta | None, *, streams: bool) -> Failure:
         """Translate what an attempt raised, by how far it had come."""
         if isinstance(error, Unusable | WireError):
             return self.unusable(str(error), meta)
         if progress.status in REDIRECTS:
             # httpx parses the Location even where it is told not to follow.
             return self.redirect(meta)
-        fault = (Fault.CUT if streams else Fault.BODY) if meta else _sharpened(progress.fault, error)
+        kind = (FailureKind.CUT if streams else FailureKind.BODY) if meta else _sharpened(progress.kind, error)
         if _is_nonsense(error) and progress.may_have_acted and (meta is None or not streams):
-            return self.unusable(self._reason(error), meta, fault if meta else Fault.PAYLOAD)
-        told = self._connection_error(fault, error, progress)
+            return self.unusable(self._reason(error), meta, kind if meta else FailureKind.PAYLOAD)
+        told = self._connection_error(kind, error, progress)
         told.meta = meta
         told.__cause__ = without_traceback(error)
-        return Broken(fault, told)
+        return Failure(kind, told)
 
-    def _connection_error(self, fault: Fault, error: Exception, progress: Progress) -> APIConnectionError:
+    def _connection_error(self, kind: FailureKind, error: Exception, progress: Progress) -> APIConnectionError:
         clock, proxy = _clock_of(error), self._proxy(progress)
         if clock == "idle" and not progress.may_have_acted:
             clock = "connect"  # a proxy was waited for
         if clock is not None:
-            way = f"It was tried through the proxy {proxy}." if proxy and fault in _UNREACHED else ""
+            way = f"It was tried through the proxy {proxy}." if proxy and kind in _UNREACHED else ""
             hint = self._reason(error) if clock == "pool" else way
             return APITimeoutError(clock, self._seconds(clock), hint)
-        problem, advice = self._explained(fault, error, progress, proxy)
+        problem, advice = self._explained(kind, error, progress, proxy)
         return APIConnectionError(problem, *([{"advice": advice}] if advice else []))
 
     def _proxy(self, progress: Progress) -> str | None:
@@ -221,22 +210,22 @@ class Translator:
         return None if progress.address in (None, self.address) else progress.address
 
     def _explained(
-        self, fault: Fault, error: Exception, progress: Progress, proxy: str | None
+        self, kind: FailureKind, error: Exception, progress: Progress, proxy: str | None
     ) -> tuple[str, str | None]:
         """Say what is wrong with the way to the service, and what helps where trying again does not."""
         reason = self._reason(error)
         if _lacks_files(error):
             return f"No connection could be opened: {reason}.", _MORE_FILES
-        if fault is Fault.CERTIFICATE:
+        if kind is FailureKind.CERTIFICATE:
             return self._tls_explained(error, reason, proxy, tunnels=progress.tunnels)
-        if proxy and fault in _OF_PROXIES and not progress.tunnels:
-            said, advice = _OF_PROXIES[fault]
+        if proxy and kind in _OF_PROXIES and not progress.tunnels:
+            said, advice = _OF_PROXIES[kind]
             return f"{said.format(proxy=proxy, address=self.address)}: {reason}.", advice
-        if fault is Fault.NAME:
+        if kind is FailureKind.NAME:
             named = f"Check the network, and base_url, which is {self.base_url}."
-            return f"{_SAID[fault]}: {reason}.", named
-        way = f" It was tried through the proxy {proxy}." if proxy and fault in _UNREACHED else ""
-        return f"{_SAID.get(fault, _BROKE)}: {reason}.{way}", None
+            return f"{_SAID[kind]}: {reason}.", named
+        way = f" It was tried through the proxy {proxy}." if proxy and kind in _UNREACHED else ""
+        return f"{_SAID.get(kind, _BROKE)}: {reason}.{way}", None
 
     def _tls_explained(self, error: Exception, reason: str, proxy: str | None, *, tunnels: bool) -> tuple[str, str]:
         through = f"{self.address} (reached through the proxy {proxy})"
@@ -250,7 +239,7 @@ class Translator:
             return f"What answers at {other} does not speak TLS: {reason}.", advice
         return f"No secure connection to {other} could be made (TLS): {reason}.", self._in_between
 
-    def _seconds(self, clock: Clock) -> float | None:
+    def _seconds(self, clock: TimeoutName) -> float | None:
         return self.timeout.total_of(streams=False) if clock == "total" else getattr(self.timeout, clock)
 
     def _reason(self, error: Exception) -> str:
@@ -260,34 +249,47 @@ class Translator:
 
 
 _BROKE: Final = "The connection to LeadLex broke before the answer was whole"
+
+
 _SAID: Final = {
-    Fault.LOCAL: "The request could not be made",
-    Fault.NAME: "LeadLex's host name could not be found",
-    Fault.CONNECT: "LeadLex could not be reached",
+    FailureKind.LOCAL: "The request could not be made",
+    FailureKind.NAME: "LeadLex's host name could not be found",
+    FailureKind.CONNECT: "LeadLex could not be reached",
 }
 
-_UNREACHED: Final = frozenset({Fault.NAME, Fault.CONNECT, Fault.GATEWAY, Fault.CERTIFICATE})
+
+_UNREACHED: Final = frozenset({FailureKind.NAME, FailureKind.CONNECT, FailureKind.GATEWAY, FailureKind.CERTIFICATE})
+
 
 _MORE_FILES: Final = "Raise the limit of open files (ulimit -n), or lower max_connections."
+
+
 _PROXY_URL: Final = "HTTPS_PROXY=http://user:password@host:port"
+
+
 # What a proxy did that did not connect, and what helps.
 _OF_PROXIES: Final = {
-    Fault.NAME: ("The host name of the proxy {proxy} could not be found", f"Check {_PROXY_URL}."),
-    Fault.CONNECT: (
+    FailureKind.NAME: ("The host name of the proxy {proxy} could not be found", f"Check {_PROXY_URL}."),
+    FailureKind.CONNECT: (
         "The proxy {proxy} could not be used",
         f"Trying again is safe; where that does not help, check {_PROXY_URL}.",
     ),
-    Fault.GATEWAY: ("The proxy {proxy} could not connect to {address}", None),
-    Fault.PROXY: (
+    FailureKind.GATEWAY: ("The proxy {proxy} could not connect to {address}", None),
+    FailureKind.PROXY: (
         "The proxy {proxy} refused to connect to {address}",
         f"Give it what it asks for with {_PROXY_URL}, or have LeadLex's host allowed there.",
     ),
 }
+
+
 _PLAIN_PROXY: Final = f"Write http:// in front of the proxy: {_PROXY_URL}."
+
+
 _TRUSTED: Final = (
     "Where a firm's proxy inspects TLS, set SSL_CERT_FILE to a PEM file that has the certificate of its authority; "
     "else check base_url and this machine's clock."
 )
+
 
 # What OpenSSL calls an answer in plain text: 1.1 and 3 by other names.
 _NOT_TLS: Final = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG"})
@@ -306,7 +308,7 @@ def _between(meta: Meta) -> str:
     return f"Something between here and LeadLex answered {meta.status_code} ({told})"
 
 
-_CLOCKS: Final[dict[type[Exception], Clock]] = {
+_CLOCKS: Final[dict[type[Exception], TimeoutName]] = {
     httpx.ConnectTimeout: "connect",
     httpx.WriteTimeout: "write",
     httpx.PoolTimeout: "pool",
@@ -318,7 +320,7 @@ _CLOCKS: Final[dict[type[Exception], Clock]] = {
 }
 
 
-def _clock_of(error: Exception) -> Clock | None:
+def _clock_of(error: Exception) -> TimeoutName | None:
     return error.clock if isinstance(error, Expired) else _CLOCKS.get(type(error))
 
 
@@ -329,15 +331,15 @@ def _is_nonsense(error: Exception) -> bool:
     return not str(error).startswith(("Server disconnected", "peer closed"))
 
 
-def _sharpened(fault: Fault, error: Exception) -> Fault:
+def _sharpened(kind: FailureKind, error: Exception) -> FailureKind:
     """Tell apart the ways in which no connection comes about."""
-    if fault is not Fault.CONNECT:
-        return fault
+    if kind is not FailureKind.CONNECT:
+        return kind
     reasons = list(_chain(error))
     if any(isinstance(reason, socket.gaierror) for reason in reasons):
-        return Fault.NAME
+        return FailureKind.NAME
     refused = any(isinstance(reason, ssl.SSLError) and not isinstance(reason, _CUT) for reason in reasons)
-    return Fault.CERTIFICATE if refused else fault
+    return FailureKind.CERTIFICATE if refused else kind
 
 
 # A handshake that was cut may go well the next time; one that was refused will not. The two that ask for more bytes
@@ -385,21 +387,22 @@ def let_pass(error: BaseException, handled: BaseException | None) -> None:
         without_traceback(error, handled)
 
 
-# Streams -----------------------------------------------------------------------------------------------------------
-
 # A stream that began and then broke so is interrupted; after the others the answer itself says what is wrong.
-_INTERRUPTING: Final = UNREACHED | {Fault.CUT, Fault.WRITE, Fault.LOST, Fault.IN_FLIGHT}
+_INTERRUPTING: Final = UNREACHED | {FailureKind.CUT, FailureKind.WRITE, FailureKind.LOST, FailureKind.IN_FLIGHT}
 
 
-def cut_short() -> Broken:
+def cut_short() -> Failure:
     """Say that a stream ended without saying that it was whole."""
-    return Broken(Fault.CUT, APIConnectionError("The stream ended without `done`."))
+    return Failure(FailureKind.CUT, APIConnectionError("The stream ended without `done`."))
 
 
-def interrupted(broken: Broken, idempotency_key: str) -> LeadLexError:
+def interrupted(failure: Failure, idempotency_key: str) -> LeadLexError:
     """Return what a user is told when a stream that had begun broke off so."""
-    if broken.fault not in _INTERRUPTING or isinstance(broken.error, ClientClosedError):
-        return broken.error
-    error = StreamInterruptedError(f"The answer broke off: {broken.error.problem}", idempotency_key)
-    error.__cause__ = broken.error
+    if failure.kind not in _INTERRUPTING or isinstance(failure.error, ClientClosedError):
+        return failure.error
+    error = StreamInterruptedError(f"The answer broke off: {failure.error.problem}", idempotency_key)
+    error.__cause__ = failure.error
     return error
+
+
+MAX_ERROR: Final = 64 << 10

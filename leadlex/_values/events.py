@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from attrs import fields, frozen
 
-from ._meta import extra_field
+from .metadata import extra_field
 
 
 @frozen

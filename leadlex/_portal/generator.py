@@ -1,7 +1,7 @@
-"""Write `_sync.py`, the sync face, from the text of the async floors.
+"""Write `_sync.py`, the sync client, from the text of the async one.
 
-Run `python -m leadlex._gen` to write it and `python -m leadlex._gen --check` to compare it, whole. The generator knows
-the few shapes listed in `_METHODS` and refuses every other with class, method and line, so that nothing is guessed.
+`python -m leadlex._portal.generator` writes it, and with `--check` compares it, whole. The generator knows the few
+shapes listed in `_METHODS` and refuses every other with class, method and line, so that nothing is guessed.
 
 Rule: standard library only; renaming goes by the list below, never by stripping a prefix.
 """
@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 WIDTH = 120
-HERE = Path(__file__).parent
+HERE = Path(__file__).parent.parent
 TARGET = HERE / "_sync.py"
 
 RENAMED = {
@@ -32,7 +32,7 @@ RENAMED = {
     "__aiter__": "__iter__",
     "__anext__": "__next__",
 }
-SOURCES = {"AsyncLeadLex": "_client", "AsyncChatStream": "_stream", "AsyncPager": "_pager", "AsyncThread": "_threads"}
+SOURCES = {"AsyncLeadLex": "_client", "AsyncChatStream": "_stream", "AsyncPager": "_pager", "AsyncThread": "_thread"}
 OMITTED = {("AsyncChatStream", "__del__")}  # the pump notices a stream that was left
 # Parameters that may stand in a frame while it waits; every other one is what people wrote, or a secret.
 PLAIN = {
@@ -50,7 +50,7 @@ PLAIN = {
     ),
     *("retries", "resume", "max_connections", "http_client"),
 }
-HEAD = '''"""The sync face. Written by `python -m leadlex._gen` from the async floors; change those, not this.
+HEAD = '''"""The sync client. Written by `python -m leadlex._portal.generator`; change the async one, not this.
 
 Rule: no logic. Every method runs its async twin in the thread of all sync clients.
 """
@@ -347,7 +347,7 @@ def rendered_class(kind: ast.ClassDef) -> list[str]:
     for node in kind.body[ast.get_docstring(kind) is not None :]:
         name = getattr(node, "name", "")
         if (kind.name, name) in OMITTED or (name.startswith("_") and not name.startswith("__")):
-            continue  # what is private is not a part of the face
+            continue  # what is private is not a part of the client
         lines += ["", *rendered_method(kind, node)]
     return lines
 
@@ -365,10 +365,13 @@ def rendered_method(kind: ast.ClassDef, node: ast.stmt) -> list[str]:
 def imports(trees: dict[str, ast.Module], body: str) -> list[str]:
     """Render the imports of the names that the classes use, sorted as the linter wants them."""
     used = {node.id for node in ast.walk(ast.parse(body)) if isinstance(node, ast.Name)}
-    wanted: dict[str, set[str]] = {"._bridge": used & {"Batches", "Bridge", "Pump"}}
-    for room, tree in trees.items():
+    wanted: dict[str, set[str]] = {
+        "._portal.bridge": used & {"Batches", "Bridge"},
+        "._portal.pump": used & {"Pump"},
+    }
+    for source, tree in trees.items():
         own = {node.name for node in tree.body if isinstance(node, ast.ClassDef)} & set(SOURCES)
-        wanted.setdefault(f".{room}", set()).update(own, {"T"} & used if room == "_pager" else set())
+        wanted.setdefault(f".{source}", set()).update(own, {"T"} & used if source == "_pager" else set())
         for module, name in _imported(tree):
             if RENAMED.get(name, name) in used and name not in SOURCES:
                 wanted.setdefault(module, set()).add(RENAMED.get(name, name))
@@ -399,25 +402,27 @@ def _import_order(name: str) -> tuple[int, str]:
 
 
 def generate(read: Callable[[str], str]) -> str:
-    """Return the text of the sync face, from the texts of the async rooms."""
-    trees = {room: ast.parse(read(room)) for room in SOURCES.values()}
+    """Return the text of the sync client, from the texts of the async modules."""
+    trees = {module: ast.parse(read(module)) for module in SOURCES.values()}
     kinds = {node.name: node for tree in trees.values() for node in tree.body if isinstance(node, ast.ClassDef)}
     classes = ["\n".join(rendered_class(kinds[name])) for name in SOURCES]
     body = "\n\n\n".join(classes)
     return "\n".join([HEAD, "from __future__ import annotations", "", *imports(trees, body), "", "", body, ""])
 
 
-def read_room(room: str) -> str:
-    """Read the text of a room."""
-    return (HERE / f"{room}.py").read_text("utf-8")
+def read_module(module: str) -> str:
+    """Read the text of a module."""
+    return (HERE / f"{module}.py").read_text("utf-8")
 
 
 def main(arguments: list[str]) -> int:
     """Write the file, or compare it."""
-    text = generate(read_room)
+    text = generate(read_module)
     if "--check" in arguments:
         same = TARGET.exists() and TARGET.read_text("utf-8") == text
-        verdict = "is up to date" if same else "is not what the async rooms make: run python -m leadlex._gen"
+        verdict = (
+            "is up to date" if same else "is not what the async modules make: run python -m leadlex._portal.generator"
+        )
         sys.stdout.write(f"{TARGET.name} {verdict}.\n")
         return 0 if same else 1
     TARGET.write_text(text, "utf-8")

@@ -1,0 +1,1 @@
+"""The edge: what sends, waits and does what the rules decided."""

@@ -1,0 +1,75 @@
+"""The making of HTTP clients: our own, or the user's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from importlib import import_module
+from typing import NoReturn
+from urllib.parse import urlsplit
+
+import httpx
+from anyio.lowlevel import current_token
+
+from leadlex._errors import refuse
+from leadlex._settings import Settings
+
+from .connections import PooledTransport
+from .loops import ConnectionsByLoop
+from .patches import cookieless
+from .proxies import environment_proxy
+from .tls import begin_to_read
+
+
+def client_maker(settings: Settings) -> Callable[[], httpx.AsyncClient]:
+    """Check what the environment says about TLS and proxies, and return what makes a client of it.
+
+    Raises:
+        ConfigurationError: `SSL_CERT_FILE`, `SSL_CERT_DIR` or a proxy variable can't be used.
+    """
+    secure = urlsplit(settings.base_url).scheme == "https"
+    read = begin_to_read() if secure else None
+    _load_what_calls_need()
+    context = read() if read else None
+    # A plain-http base URL is this machine: a proxy would only learn the key.
+    proxy = environment_proxy(settings.address, context) if secure else None
+
+    def make() -> httpx.AsyncClient:
+        transport = PooledTransport(context, proxy, settings.max_connections)
+        return cookieless(httpx.AsyncClient(transport=transport, trust_env=False))
+
+    return make
+
+
+def connections_for(settings: Settings, given: object) -> ConnectionsByLoop:
+    """Make the homes of a client, from the user's `httpx.AsyncClient`, a function that makes one, or our own."""
+    if given is None:
+        return ConnectionsByLoop(client_maker(settings))
+    _load_what_calls_need()
+    if isinstance(given, httpx.AsyncClient):
+        return ConnectionsByLoop(lambda: given, owned=False)
+    if not callable(given):
+        _refuse_client(given)
+    return ConnectionsByLoop(lambda: _checked(given()))
+
+
+def _checked(made: object) -> httpx.AsyncClient:
+    return made if isinstance(made, httpx.AsyncClient) else _refuse_client(made)
+
+
+def _refuse_client(given: object) -> NoReturn:
+    kind = type(given)
+    package = kind.__module__.partition(".")[0]
+    name = kind.__name__ if package == "builtins" else f"{package}.{kind.__name__}"
+    refuse("http_client", "an httpx.AsyncClient or a function that makes one", name)
+
+
+def _load_what_calls_need() -> None:
+    """Load what a first call would, for somebody waits for that one: the loop's backend, and what looks up a host."""
+    with suppress(RuntimeError):  # the interpreter ends, and no thread will be had
+        import_module("concurrent.futures.thread")
+    try:
+        current_token()
+    except RuntimeError:  # no loop runs here, whatever sniffio says of a thread that was given the context of one
+        import_module("anyio._backends._asyncio")
+    "".encode("idna")

@@ -1,0 +1,131 @@
+"""One client for each event loop and process."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import AsyncGenerator, Callable
+from contextlib import suppress
+from typing import Any, Final
+from weakref import WeakSet
+
+import anyio
+import httpx
+from anyio import RunFinishedError
+from anyio.lowlevel import EventLoopToken, current_token
+
+from leadlex._errors import ClientClosedError
+
+from .timeouts import Limit
+
+_CLOSING: Final = 1.0
+"""Seconds that closing may take."""
+
+
+class LoopConnections:
+    """Hold what belongs to one event loop: its client, and what to end when that is closed.
+
+    Args:
+        client: Sends, in this loop.
+        token: The loop.
+        owned: Whether the client is closed with this; the user's own is not.
+    """
+
+    def __init__(self, client: httpx.AsyncClient, token: EventLoopToken, *, owned: bool) -> None:
+        self.client: httpx.AsyncClient = client
+        self.responses: WeakSet[httpx.Response] = WeakSet()
+        self._token = token
+        self._process = os.getpid()
+        self._waits: WeakSet[anyio.CancelScope] = WeakSet()
+        self._keeper = _keep(client if owned else None)
+        with suppress(StopIteration):
+            self._keeper.__anext__().send(None)
+
+    @property
+    def is_dead(self) -> bool:
+        """Tell whether its loop ended, or the process is another."""
+        is_closed = getattr(self._token.native_token, "is_closed", bool)
+        return self._process != os.getpid() or self.client.is_closed or is_closed()
+
+    def waiting(self, seconds: float | None = None) -> Limit:
+        """Return a scope for what is to end after so many seconds, and when the client is closed."""
+        limit = Limit(seconds)
+        self._waits.add(limit.scope)
+        return limit
+
+    async def aclose(self) -> None:
+        """End what runs, and close the connections."""
+        for scope in tuple(self._waits):
+            scope.cancel()
+        with anyio.move_on_after(_CLOSING, shield=True):
+            for response in tuple(self.responses):
+                await response.aclose()
+            await self._keeper.aclose()
+
+    def close_soon(self) -> None:
+        """Close from another loop or thread; where the home's loop has ended there is nothing left to end."""
+        with suppress(RunFinishedError):
+            self._token.backend_class.run_sync_soon(self._start_to_close, (), self._token.native_token)
+
+    def _start_to_close(self) -> None:
+        loop: Any = self._token.native_token
+        if hasattr(loop, "create_task"):
+            self._closing = loop.create_task(self.aclose())
+        else:
+            sys.modules["trio"].lowlevel.spawn_system_task(self.aclose)
+
+
+async def _keep(client: httpx.AsyncClient | None) -> AsyncGenerator[None, None]:
+    """Close a client when told, else when its loop ends or nobody holds this: loops close such generators (PEP 525)."""
+    try:
+        yield
+    finally:
+        if client is not None:
+            with anyio.move_on_after(_CLOSING, shield=True):
+                await client.aclose()
+
+
+class ConnectionsByLoop:
+    """Find the client of the running event loop and process, or make it.
+
+    Args:
+        make: Makes a client.
+        owned: Whether those clients are closed with this; the user's own is not.
+    """
+
+    def __init__(self, make: Callable[[], httpx.AsyncClient], *, owned: bool = True) -> None:
+        self._make = make
+        self._owned = owned
+        self._by_loop = dict[object, LoopConnections]()
+        self.closed: bool = False
+
+    def here(self) -> LoopConnections:
+        """Return the home of the running loop.
+
+        Raises:
+            ClientClosedError: All was closed.
+        """
+        token = current_token()
+        here = self._by_loop.get(token.native_token)
+        if not self.closed and (here is None or here.is_dead):
+            self._forget_the_dead()
+            here = self._by_loop[token.native_token] = LoopConnections(self._make(), token, owned=self._owned)
+        if self.closed or here is None:  # looked at again, since another thread may close meanwhile
+            raise ClientClosedError(facts={"charged": "no"})
+        return here
+
+    async def aclose(self) -> None:
+        """Close what belongs to the running loop, and have other loops of this process close what is theirs."""
+        self.closed = True
+        self._forget_the_dead()
+        connections, self._by_loop = self._by_loop, {}
+        here = connections.pop(current_token().native_token, None) if connections else None
+        for here in connections.values():
+            here.close_soon()
+        if here is not None:
+            await here.aclose()
+
+    def _forget_the_dead(self) -> None:
+        for place, here in tuple(self._by_loop.items()):
+            if here.is_dead:
+                self._by_loop.pop(place, None)

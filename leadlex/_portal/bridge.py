@@ -1,0 +1,112 @@
+"""The way of one sync client's calls into the loop of all."""
+
+from __future__ import annotations
+
+import weakref
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any, TypeVar
+
+from leadlex._errors import ClientClosedError
+from leadlex._pager import Batched
+
+from .loop_thread import NOTHING_SENT, Call, Lane, process_here
+
+T = TypeVar("T")
+
+
+def drive(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine that never has to wait, without a loop."""
+    try:
+        coroutine.send(None)
+    except StopIteration as end:
+        return end.value  # type: ignore[no-any-return]  # a coroutine's value
+    raise RuntimeError("This coroutine waits.")
+
+
+class Bridge:
+    """Run the coroutines of one client in the loop of all, which starts when it is first needed.
+
+    Args:
+        aclose: Closes the client, in the loop.
+    """
+
+    def __init__(self, aclose: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._aclose = aclose
+        self._lane: Lane | None = None
+        self._closed = False
+
+    def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine to its end and return what it gives; Ctrl-C cancels it and waits for its end."""
+        call = Call(coroutine)
+        try:
+            lane = self.lane()
+            lane.start(call)
+            lane.thread.wait(call.ended)
+        except BaseException:
+            call.abandon()
+            raise
+        return call.result()
+
+    def lane(self) -> Lane:
+        """Return the client's lane in the running loop.
+
+        Raises:
+            ClientClosedError: The client is closed.
+        """
+        lane = self._lane
+        return lane if lane is not None and lane.thread.lives else self._enter()
+
+    def _enter(self) -> Lane:
+        process = process_here()
+        with process.lock:
+            if self._closed:
+                raise ClientClosedError(facts=NOTHING_SENT)
+            if self._lane is None or not self._lane.thread.lives:
+                self._lane = process.lane(self._aclose)
+                weakref.finalize(self, self._lane.stop).atexit = False
+            return self._lane
+
+    def lend(self) -> Bridge:
+        """Return a bridge to the same loop, for a copy of the client, whose closing does nothing."""
+        return _Borrowed(self)
+
+    def close(self) -> None:
+        """Close the client; the last one's loop ends with it. Closing twice is fine."""
+        with process_here().lock:
+            self._closed, lane, self._lane = True, self._lane, None
+        if lane is None or not lane.thread.lives:
+            drive(self._aclose())
+        else:
+            lane.stop()
+            lane.join()
+
+
+class _Borrowed(Bridge):
+    def __init__(self, lender: Bridge) -> None:
+        self._lender = lender
+
+    def lane(self) -> Lane:
+        return self._lender.lane()
+
+    def close(self) -> None:
+        """Leave what belongs to another."""
+
+
+class Batches(Iterator[T]):
+    """Iterate over a listing with one crossing for each page."""
+
+    def __init__(self, bridge: Bridge, source: Batched[T]) -> None:
+        self._bridge = bridge
+        self._source = source
+        self._left: deque[T] = deque()
+
+    def __next__(self) -> T:
+        if not self._left:
+            self._left.extend(self._bridge.call(self._next_batch()))
+        if not self._left:
+            raise StopIteration
+        return self._left.popleft()
+
+    async def _next_batch(self) -> list[T]:
+        return list(await self._source.next_batch())

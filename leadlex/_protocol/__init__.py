@@ -1,0 +1,1 @@
+"""The wire, without I/O: endpoints, arguments, JSON and event streams."""
