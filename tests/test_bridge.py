@@ -32,7 +32,7 @@ from leadlex import (
 )
 from leadlex._portal import loop_thread
 from leadlex._portal.bridge import Bridge, drive
-from leadlex._portal.loop_thread import Call
+from leadlex._portal.calls import Call, current_process
 from leadlex._portal.pump import BUFFER, BUFFER_SIZE
 from leadlex._values.events import size_of
 from tests.matrix.oracles import AT_ONCE, PATIENT
@@ -87,7 +87,7 @@ def ours() -> list[threading.Thread]:
 def wait_until_alone() -> None:
     """Wait until the loop of all clients has ended."""
     with must_not_hang(5):
-        while loop_thread.process_here().thread is not None:
+        while current_process().thread is not None:
             time.sleep(0.01)
 
 
@@ -244,10 +244,10 @@ def test_closed_while_it_starts(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(anyio, "run", late)
     with no_leaks(), must_not_hang(5):
-        lane = Bridge(aclose).lane()
-        lane.stop()
+        group = Bridge(aclose).group()
+        group.stop()
         stopped.set()
-        lane.join()
+        group.join()
     assert closed == [True]
 
 
@@ -260,16 +260,16 @@ def test_a_call_that_comes_too_late(*, used: bool) -> None:
 
     with no_leaks(), must_not_hang(5):
         bridge = Bridge(nothing)
-        lane = bridge.lane()
+        group = bridge.group()
         if used:
             bridge.call(nothing())
         bridge.close()
         bridge.close()
         late = Call(nothing())
         with pytest.raises(ClientClosedError):
-            lane.start(late)
+            group.start(late)
         late.abandon()
-        assert not lane.thread.soon(print)
+        assert not group.thread.run_soon(print)
 
 
 def test_a_call_that_comes_too_late_beside_another_client() -> None:
@@ -277,18 +277,18 @@ def test_a_call_that_comes_too_late_beside_another_client() -> None:
     with no_leaks(), ScriptedServer(LexiScript()) as server, client(server) as other, must_not_hang(10):
         assert other.chat("Hi").response == CHAT["response"]
         late = client(server)
-        lane = late._bridge.lane()
+        group = late._bridge.group()
         late.close()
         for read in (next, lambda stream: stream.final_reply()):
             stream: Any = late.stream_chat("Hi")
-            stream._pump._bridge = SimpleNamespace(lane=lambda: lane)  # found before the client was closed
+            stream._pump._bridge = SimpleNamespace(group=lambda: group)  # found before the client was closed
             with pytest.raises(ClientClosedError) as caught:
                 read(stream)
             assert caught.value.charged == "no"
             stream.close()
         call = Call(asyncio.sleep(0))
-        lane.start(call)
-        lane.thread.wait(call.ended)
+        group.start(call)
+        group.thread.wait(call.ended)
         with pytest.raises(ClientClosedError, match="during the call") as closed:
             call.result()
         assert closed.value.charged == "no"
@@ -370,9 +370,9 @@ def test_the_portals_stop_ends_all() -> None:
     with ScriptedServer(LexiScript(stream_fault=SILENT)) as server, client(server) as lexi, must_not_hang(10):
         stream = lexi.stream_chat("Hi")
         next(stream)
-        thread = lexi._bridge.lane().thread
+        thread = lexi._bridge.group().thread
         portal, call = thread.portal, Call(anyio.sleep_forever())
-        lexi._bridge.lane().start(call)
+        lexi._bridge.group().start(call)
         portal.start_task_soon(last)
         thread.wait(call.ended)
         with pytest.raises(APIConnectionError, match="cancelled the call"):
@@ -412,7 +412,7 @@ def test_in_a_forked_child(monkeypatch: pytest.MonkeyPatch) -> None:
         lexi = client(server)
         stream = lexi.stream_chat("Hi")
         assert [type(next(stream)), type(next(stream))] == [leadlex.Thinking, leadlex.ToolStep]
-        parents, quota = lexi._bridge.lane(), lexi._wrapped._transport.quota
+        parents, quota = lexi._bridge.group(), lexi._wrapped._transport.quota
         quota._lock.acquire()  # as a thread does that is gone in the child
         with Forked(monkeypatch):
             for read in (stream.__next__, stream.final_reply):

@@ -143,9 +143,9 @@ def test_the_loops_thread_does_not_wait_for_itself() -> None:
         pass
 
     bridge, over = Bridge(nothing), threading.Event()
-    thread = bridge.lane().thread
+    thread = bridge.group().thread
     bridge.call(nothing())
-    thread.soon(thread.join)
-    thread.soon(over.set)
+    thread.run_soon(thread.join)
+    thread.run_soon(over.set)
     assert over.wait(5)
     bridge.close()

@@ -167,7 +167,7 @@ def test_a_thread_of_the_systems(monkeypatch: pytest.MonkeyPatch) -> None:
     with leadlex.LeadLex.sandbox() as lexi:
         assert "Lexi" in lexi.chat("Hi").response
         assert "Lexi" in lexi.stream_chat("Hi").final_reply().response
-        thread = lexi._bridge.lane().thread._thread
+        thread = lexi._bridge.group().thread._thread
         assert thread.is_alive()
         assert thread not in threading.enumerate()
     assert not thread.is_alive()

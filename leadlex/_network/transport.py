@@ -411,6 +411,6 @@ class Transport:
             attempt=call.attempts,
             status=status,
             request_id=request_id,
-            fault=kind,
+            kind=kind,
             delay=delay,
         )

@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 from leadlex._errors import ClientClosedError
 from leadlex._pager import Batched
 
-from .loop_thread import NOTHING_SENT, Call, Lane, process_here
+from .calls import Call, CallGroup, current_process
+from .loop_thread import NOTHING_SENT
 
 T = TypeVar("T")
 
@@ -33,61 +34,61 @@ class Bridge:
 
     def __init__(self, aclose: Callable[[], Coroutine[Any, Any, None]]) -> None:
         self._aclose = aclose
-        self._lane: Lane | None = None
+        self._group: CallGroup | None = None
         self._closed = False
 
     def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine to its end and return what it gives; Ctrl-C cancels it and waits for its end."""
         call = Call(coroutine)
         try:
-            lane = self.lane()
-            lane.start(call)
-            lane.thread.wait(call.ended)
+            group = self.group()
+            group.start(call)
+            group.thread.wait(call.ended)
         except BaseException:
             call.abandon()
             raise
         return call.result()
 
-    def lane(self) -> Lane:
-        """Return the client's lane in the running loop.
+    def group(self) -> CallGroup:
+        """Return the client's group in the running loop.
 
         Raises:
             ClientClosedError: The client is closed.
         """
-        lane = self._lane
-        return lane if lane is not None and lane.thread.lives else self._enter()
+        group = self._group
+        return group if group is not None and group.thread.lives else self._enter()
 
-    def _enter(self) -> Lane:
-        process = process_here()
+    def _enter(self) -> CallGroup:
+        process = current_process()
         with process.lock:
             if self._closed:
                 raise ClientClosedError(facts=NOTHING_SENT)
-            if self._lane is None or not self._lane.thread.lives:
-                self._lane = process.lane(self._aclose)
-                weakref.finalize(self, self._lane.stop).atexit = False
-            return self._lane
+            if self._group is None or not self._group.thread.lives:
+                self._group = process.group(self._aclose)
+                weakref.finalize(self, self._group.stop).atexit = False
+            return self._group
 
     def lend(self) -> Bridge:
         """Return a bridge to the same loop, for a copy of the client, whose closing does nothing."""
-        return _Borrowed(self)
+        return _BorrowedBridge(self)
 
     def close(self) -> None:
         """Close the client; the last one's loop ends with it. Closing twice is fine."""
-        with process_here().lock:
-            self._closed, lane, self._lane = True, self._lane, None
-        if lane is None or not lane.thread.lives:
+        with current_process().lock:
+            self._closed, group, self._group = True, self._group, None
+        if group is None or not group.thread.lives:
             drive(self._aclose())
         else:
-            lane.stop()
-            lane.join()
+            group.stop()
+            group.join()
 
 
-class _Borrowed(Bridge):
+class _BorrowedBridge(Bridge):
     def __init__(self, lender: Bridge) -> None:
         self._lender = lender
 
-    def lane(self) -> Lane:
-        return self._lender.lane()
+    def group(self) -> CallGroup:
+        return self._lender.group()
 
     def close(self) -> None:
         """Leave what belongs to another."""

@@ -16,7 +16,7 @@ from leadlex._system_threads import system_event
 from leadlex._values.events import StreamEvent, TextDelta, size_of
 
 from .bridge import Bridge, drive
-from .loop_thread import Call
+from .calls import Call
 
 T = TypeVar("T")
 
@@ -140,16 +140,16 @@ class Pump(Iterator[StreamEvent]):
     def _pump(self, act: Callable[[], None], sign: threading.Event) -> None:
         """Have the loop read on in some way, and wait for a sign of it."""
         task = self._task or self._begin()
-        lane = task.lane
-        if lane is None or not lane.thread.soon(act):
+        group = task.group
+        if group is None or not group.thread.run_soon(act):
             raise self._orphaned()
-        lane.thread.wait(sign)
+        group.thread.wait(sign)
         if task.was_refused:
             raise self._orphaned()
 
     def _begin(self) -> Call[None]:
         try:
-            running = self._bridge.lane()
+            running = self._bridge.group()
             self._task = Call(self._buffer.fill(), outlasts=False, refused=self._buffer.end)
             running.start(self._task)
         except LeadLexError as error:

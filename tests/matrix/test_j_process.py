@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 import leadlex
-from leadlex._portal import loop_thread, pump
+from leadlex._portal import calls, loop_thread, pump
 from tests.matrix.oracles import PATIENT
 from tests.support.captures import LONG, text_of
 from tests.support.faces import API_KEY
@@ -498,8 +498,8 @@ thread.join()
 print("".join(stream.text_stream) == whole)
 """,
     "fork under locks": """
-from leadlex._portal.loop_thread import process_here
-quota, process = lexi._wrapped._transport.quota, process_here()
+from leadlex._portal.calls import current_process
+quota, process = lexi._wrapped._transport.quota, current_process()
 held, over = threading.Event(), threading.Event()
 def hold():
     with quota._lock, process.lock:
@@ -727,7 +727,7 @@ def test_waits_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
             waits.append(timeout)
             return super().wait(timeout)
 
-    for module in (loop_thread, pump):
+    for module in (loop_thread, calls, pump):
         monkeypatch.setattr(module, "system_event", Event)
     with ScriptedServer(SLOW) as server, leadlex.LeadLex(API_KEY, base_url=server.url) as lexi:
         assert "".join(lexi.stream_chat("Hi").text_stream) == text_of(LONG)
