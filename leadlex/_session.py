@@ -152,7 +152,7 @@ class _Connector(aiohttp.TCPConnector):
     def _forget(self, transport: Any, closed: asyncio.Future[None]) -> None:  # noqa: ANN401  # asyncio's
         self._transports.discard(transport)
         # asyncio would tell of an exception that nobody looked at.
-        closed.cancelled() or closed.exception()
+        _ = closed.cancelled() or closed.exception()
 
     def abort(self) -> None:
         """Cut what is open, also what aiohttp has closed politely: over TLS that waits for a silent peer's goodbye."""
