@@ -832,16 +832,20 @@ def test_one_client_in_two_loops_at_once() -> None:
 @pytest.mark.row("I10")
 def test_a_loop_that_ends_without_a_word() -> None:
     """A client whose loop was closed bare, as `loop.close()` does, still works in the next loop and closes there."""
-    # The warning is asyncio's, of the socket that the dead loop kept.
-    with lexi_server() as server, pytest.warns(ResourceWarning):
+    with lexi_server() as server:
         lexi = leadlex.AsyncLeadLex(**options(server))
-        loop = asyncio.new_event_loop()
-        loop.run_until_complete(_chat(lexi))
-        loop.close()
-        asyncio.run(_chat(lexi))
-        asyncio.run(lexi.aclose())
-        del loop
-        gc.collect()
+        with pytest.warns(ResourceWarning):  # asyncio's, of the socket that the dead loop kept
+            _outlive_a_loop(lexi)
+
+
+def _outlive_a_loop(lexi: leadlex.AsyncLeadLex) -> None:
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(_chat(lexi))
+    loop.close()
+    asyncio.run(_chat(lexi))
+    asyncio.run(lexi.aclose())
+    del loop
+    gc.collect()
 
 
 @pytest.mark.row("I10")
