@@ -144,6 +144,7 @@ def _serve(connection: Connection) -> None:
         pytest.param(AsyncFace("trio"), 2000, marks=pytest.mark.heavy),
         pytest.param(SyncFace(), 8000, marks=pytest.mark.heavy),
     ],
+    ids=["asyncio", "trio", "sync", "asyncio-long", "trio-long", "sync-long"],
 )
 def test_sessions(face: Face, count: int) -> None:
     """Whatever comes over a socket, each call ends, by an answer or an error of leadlex, and nothing is left open."""

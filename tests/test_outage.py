@@ -144,16 +144,22 @@ def test_all_streams_cut_at_once(streams: int, place: str) -> None:
 @pytest.mark.row("G17")
 def test_each_outage_has_its_own_window(face: Face) -> None:
     """A second outage long after the first is an outage of its own, once something new was handed out between."""
-    clock, later = Turned(), CAPTURE.index(b" stage...")
-    faults: tuple[Fault, ...] = (Cut(PLACES["thought"]), Cut(PLACES["text"]), Cut(later))
+    clock = Turned()
+
+    def long_after(fault: Fault) -> Fault:
+        def wait_and_fail(connection: Any, plain: Any) -> None:
+            clock.ahead += 90
+            fault(connection, plain)
+
+        return wait_and_fail
 
     async def scenario(lexi: Any) -> None:
-        async with lexi.stream_chat("Hi") as stream:
-            async for _ in stream:
-                clock.ahead += 90
-            assert (stream.reply.response, stream.resumes) == (CAPTURE_TEXT, 2)
+        stream = lexi.stream_chat("Hi")
+        reply = await stream.final_reply()
+        assert (reply.response, stream.resumes) == (CAPTURE_TEXT, 2)
 
-    with ScriptedServer(LexiScript(stream_fault=faults[:2])) as server:
+    faults = [long_after(Cut(PLACES[place])) for place in ("thought", "text")]
+    with ScriptedServer(LexiScript(stream_fault=faults)) as server:
         TimedFace(face, clock).run(scenario, base_url=server.url, timeout=Timeout(total=None))
         assert server.ledger.worst == 1
 

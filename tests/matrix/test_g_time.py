@@ -354,7 +354,7 @@ class TestSlow:
                 await face.sleep(0.25 if len(events) < 4 else 0)
 
         with ScriptedServer(LexiScript(sizes=(60,))) as server, no_leaks():
-            timeout = Timeout(first_event=0.2, idle=0.2, event_idle=0.2)
+            timeout = Timeout(idle=0.2, event_idle=0.2)
             face.run(scenario, base_url=server.url, timeout=timeout, retries=0, resume=False)
         assert len(events) == 6
 

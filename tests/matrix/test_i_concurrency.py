@@ -834,14 +834,18 @@ def test_a_loop_that_ends_without_a_word() -> None:
     """A client whose loop was closed bare, as `loop.close()` does, still works in the next loop and closes there."""
     with lexi_server() as server:
         lexi = leadlex.AsyncLeadLex(**options(server))
-        loop = asyncio.new_event_loop()
-        loop.run_until_complete(_chat(lexi))
-        loop.close()
-        asyncio.run(_chat(lexi))
-        asyncio.run(lexi.aclose())
-        del loop
         with pytest.warns(ResourceWarning):  # asyncio's, of the socket that the dead loop kept
-            gc.collect()
+            _outlive_a_loop(lexi)
+
+
+def _outlive_a_loop(lexi: leadlex.AsyncLeadLex) -> None:
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(_chat(lexi))
+    loop.close()
+    asyncio.run(_chat(lexi))
+    asyncio.run(lexi.aclose())
+    del loop
+    gc.collect()
 
 
 @pytest.mark.row("I10")
