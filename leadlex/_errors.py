@@ -610,3 +610,13 @@ def discreet(check: Callable[P, T]) -> Callable[P, T]:
             del args, options
 
     return checked
+
+
+def _show_as_public(kind: type[LeadLexError]) -> None:
+    """Have tracebacks, logs and pickles name a class, and those below it, as people import them."""
+    kind.__module__ = "leadlex"
+    for each in kind.__subclasses__():
+        _show_as_public(each)
+
+
+_show_as_public(LeadLexError)
