@@ -1,4 +1,4 @@
-"""The async face: a table of contents, one or two lines a method.
+"""The async client: a table of contents, one or two lines a method.
 
 Rule: a method says what it does and whose work it is; the work is done further down.
 """

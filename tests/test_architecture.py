@@ -242,3 +242,19 @@ def test_a_path_of_a_machine_is_found() -> None:
 def test_the_top_level_has_few_things() -> None:
     """Who opens the repository sees the package, its tests and what describes it, and nothing else."""
     assert {name.split("/")[0] for name in tracked_files() if not name.startswith(".")} <= TOP
+
+
+PATH = re.compile(r"`([\w./]*(?:\.py|\.sh|\.yaml|/))`")
+
+
+@pytest.mark.parametrize("name", ["CONTRIBUTING.md", "SECURITY.md"])
+def test_the_map_names_what_is_there(name: str) -> None:
+    """Each file and folder that a guide for contributors names exists, seen from the top or from the library."""
+    named = PATH.findall((ROOT / ".github" / name).read_text("utf-8"))
+    assert named
+    assert [
+        path for path in named if not any((top / path).exists() for top in (ROOT, ROOT / "leadlex", *_LAYERS))
+    ] == []
+
+
+_LAYERS = [path for path in (ROOT / "leadlex").iterdir() if path.is_dir()]

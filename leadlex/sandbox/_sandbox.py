@@ -12,10 +12,10 @@ from . import _faults
 from ._access import PERMISSIONS, Gate
 from ._app import Api
 from ._ledger import Charge, Ledger
+from ._request_log import RequestLog, SeenRequest
 from ._server import Server
 from ._store import Store
 from ._streams import BEHAVIOURS, Streams
-from ._witness import SeenRequest, Witness
 from ._workspace import Workspace
 
 __all__ = ["Charge", "Sandbox", "SeenRequest"]
@@ -89,13 +89,13 @@ class Sandbox:
             server.stop()
             store.close()
 
-    def _assemble(self, store: Store) -> Witness:
+    def _assemble(self, store: Store) -> RequestLog:
         """Put the application together, from the database up."""
         if self._credits is None and (saved := store.balance()) is not None:
             self._ledger.balance = saved
         workspace = Workspace(store, self._ledger, self._task_seconds)
         streams = Streams(workspace, self._pace, self._idempotency)
-        return Witness(Api(workspace, streams, self._gate).app(), self._gate, self._faults, self._requests)
+        return RequestLog(Api(workspace, streams, self._gate).app(), self._gate, self._faults, self._requests)
 
     def __enter__(self) -> Self:
         return self.start()

@@ -44,8 +44,8 @@ class SeenRequest:
         self.disconnected = not self.complete
 
 
-class Witness:
-    """The ASGI application that the server runs: another one, watched."""
+class RequestLog:
+    """The ASGI application that the server runs: another one, whose requests are noted."""
 
     def __init__(self, app: ASGIApp, gate: Gate, faults: list[tuple[str, Fault]], requests: list[SeenRequest]) -> None:
         self._app, self._gate, self._faults, self._requests = app, gate, faults, requests
