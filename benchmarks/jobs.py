@@ -167,11 +167,11 @@ async def _take(items: AsyncIterator[object], count: int) -> None:
 
 
 class _Frames:
-    """Watch which functions of the package are called inside of a block, and how deep they stand in each other."""
+    """The coroutines of the package that run inside of a block, and how deep its functions stand in each other."""
 
     def __init__(self, package: Path) -> None:
         self._package = str(package)
-        self.codes = set[CodeType]()
+        self._coroutines = set[CodeType]()
         self.depth = 0
 
     def __enter__(self) -> Self:
@@ -183,12 +183,13 @@ class _Frames:
 
     @property
     def waiting(self) -> int:
-        """Count those that can wait: what a call travels through, without the functions that they ask."""
-        return sum(1 for code in self.codes if code.co_flags & _CAN_WAIT)
+        """Count what a call travels through, without the functions that are asked on the way."""
+        return len(self._coroutines)
 
     def _note(self, frame: FrameType, event: str, _: object) -> None:
         if event == "call" and self._is_ours(frame):
-            self.codes.add(frame.f_code)
+            if frame.f_code.co_flags & _CAN_WAIT:
+                self._coroutines.add(frame.f_code)
             self.depth = max(self.depth, sum(1 for each, _ in traceback.walk_stack(frame) if self._is_ours(each)))
 
     def _is_ours(self, frame: FrameType) -> bool:
@@ -204,8 +205,6 @@ async def _frames_of(lexi: Any, package: Path) -> Values:  # noqa: ANN401  # lea
         with _Frames(package) as of_event:
             await anext(stream)
     return {
-        "chat": len(of_chat.codes),
-        "event": len(of_event.codes),
         "waiting in a chat": of_chat.waiting,
         "waiting in an event": of_event.waiting,
         "depth of a chat": of_chat.depth,
@@ -214,7 +213,7 @@ async def _frames_of(lexi: Any, package: Path) -> Values:  # noqa: ANN401  # lea
 
 
 def frames(face: Face, _: int) -> Values:
-    """Count the distinct functions of the package that a `chat` and one more event of a stream call."""
+    """Count the coroutines of the package that a `chat` and one more event of a stream go through, and their depth."""
     lexi = face.client(Plan(_MANY, 20)).lexi
     measured: Values = face.run(_frames_of(lexi, Path(sys.modules["leadlex"].__path__[0])))
     return measured

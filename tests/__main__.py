@@ -1,7 +1,6 @@
-"""Run every check of the project: `python -m tests`; what follows goes to pytest, `python -m tests -k chat`.
+"""Run every check of the project: `python -m tests`; or some tests alone, at once: `python -m tests -k chat`.
 
-A step that passes shows its name, one that fails all it said. With arguments for pytest coverage is not asked for,
-since a part of the tests can't reach all of the library. The last line is pytest's own summary.
+A step that passes shows its name, one that fails all it said. The last line is pytest's own summary.
 """
 
 from __future__ import annotations
@@ -9,7 +8,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -46,15 +45,20 @@ def say(text: str, end: str = "\n") -> None:
     sys.stdout.flush()
 
 
-def passes(name: str, *words: str) -> bool:
-    """Run one step, print its name and, where it fails, all it said; tell whether it passed."""
-    say(f"{name:<24}", end="")
-    with started(words) as run:
+def tell(name: str, run: subprocess.Popen[str]) -> bool:
+    """Wait for a step, print its name and, where it fails, all it said; tell whether it passed."""
+    with run:
         output = run.communicate()[0]
-    say("passed" if run.returncode == 0 else "FAILED")
-    if run.returncode != 0:
+    say(f"{name:<24}{'FAILED' if run.returncode else 'passed'}")
+    if run.returncode:
         say(output)
     return run.returncode == 0
+
+
+def run_checks(checks: Mapping[str, Sequence[str]]) -> dict[str, bool]:
+    """Run steps side by side, since each keeps one core busy, and tell which passed."""
+    runs = {name: started(words) for name, words in checks.items()}
+    return {name: tell(name, run) for name, run in runs.items()}
 
 
 def run_tests(words: Sequence[str], python: str = sys.executable) -> tuple[bool, str]:
@@ -70,21 +74,25 @@ def run_tests(words: Sequence[str], python: str = sys.executable) -> tuple[bool,
     return run.returncode == 0, summary
 
 
-def main(arguments: Sequence[str]) -> int:
+def run_all() -> int:
     """Run all steps and return the exit code."""
-    outcomes = {name: passes(name, *words) for name, words in CHECKS.items()}
-    if arguments:
-        outcomes["pytest"], summary = run_tests(["pytest", *arguments])
-    else:
-        outcomes["coverage erase"] = passes("coverage erase", "coverage", "erase")
-        outcomes["pytest"], summary = run_tests(["coverage", "run", "-m", "pytest", *SIDE_BY_SIDE])
-        outcomes["coverage combine"] = passes("coverage combine", "coverage", "combine")
-        outcomes["coverage report"] = passes("coverage report", "coverage", "report")
+    outcomes = run_checks(CHECKS)
+    outcomes |= run_checks({"coverage erase": ("coverage", "erase")})
+    outcomes["pytest"], summary = run_tests(["coverage", "run", "-m", "pytest", *SIDE_BY_SIDE])
+    for name in ("coverage combine", "coverage report"):
+        outcomes |= run_checks({name: name.split()})
     failed = [name for name, passed in outcomes.items() if not passed]
     if failed:
         say(f"Failed: {', '.join(failed)}.")
     say(summary)
     return 1 if failed else 0
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run all steps, or with arguments pytest alone, and return the exit code."""
+    if arguments:
+        return subprocess.call([sys.executable, "-m", "pytest", *arguments], cwd=ROOT)
+    return run_all()
 
 
 if __name__ == "__main__":

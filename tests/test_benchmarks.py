@@ -122,10 +122,11 @@ def test_an_unknown_name_is_refused() -> None:
 
 
 def test_no_layer_creeps_in(url: str) -> None:
-    """A call goes through few frames of the package's own: a new layer must earn its place, a new helper need not."""
+    """A call goes through few coroutines of the package's own, and none stands deep: a helper more costs nothing here.
+
+    Of a chat's coroutines one is the read, whose clock is our own.
+    """
     with Face(url, "leadlex", sync=False) as face:
         counted = JOBS["frames"](face, 1)
-    assert counted["waiting in a chat"] <= 14  # one is the read, whose clock is our own
-    assert counted["waiting in an event"] <= 1
-    assert counted["depth of a chat"] <= 12
-    assert counted["depth of an event"] <= 5
+    most = {"waiting in a chat": 14, "waiting in an event": 1, "depth of a chat": 11, "depth of an event": 5}
+    assert {name: number for name, number in counted.items() if number > most[name]} == {}

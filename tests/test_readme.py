@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from leadlex import LeadLex
+from leadlex._policy.failures import ANY, REPEATS, UNCHARGED, UNREACHED, FailureKind
+from leadlex._protocol.operation import Repeat
 from leadlex.sandbox import Sandbox
 
 README = Path(__file__).parent.parent / "README.md"
@@ -37,3 +39,50 @@ def test_the_first_commands_are_marked() -> None:
     """The gate runs the README's own commands, which it finds by their marks."""
     marks = re.findall(r"<!-- (\w+) -->\n```sh\n(.+)\n```", README.read_text("utf-8"))
     assert [name for name, _ in marks] == ["demo", "test"]
+
+
+def rows_of_the_retry_table() -> dict[str, list[str]]:
+    """Read the README's table of what is repeated: what is said of a GET, of a chat and of a stream, by row."""
+    _, _, after = README.read_text("utf-8").partition("What is repeated, when an attempt ends so:\n\n")
+    table, _, _ = after.partition("\n\n")
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
+    return {name: cells for name, *cells in rows}
+
+
+KINDS: dict[str, set[FailureKind]] = {
+    "no connection (refused, timed out, handshake cut)": {FailureKind.NAME, FailureKind.CONNECT, FailureKind.GATEWAY},
+    "certificate not accepted": {FailureKind.CERTIFICATE},
+    "sent, and no answer came": {FailureKind.WRITE, FailureKind.LOST},
+    "429 in the service's own words": {FailureKind.THROTTLED},
+    "429 from something in between": {FailureKind.LIMITED},
+    "408, 425, 500, 502, 503, 504": {FailureKind.TRANSIENT},
+    "409, the first request still runs": {FailureKind.IN_FLIGHT},
+    "400, 401, 402, 403, 404, 422 in the service's own words": {FailureKind.REFUSED, FailureKind.OTHER_BODY},
+    "any other error, or a redirect, from something in between": {FailureKind.FOREIGN},
+}
+BROKEN: dict[Repeat, set[FailureKind]] = {
+    "free": {FailureKind.BODY},
+    "once": {FailureKind.BODY},
+    "keyed": {FailureKind.CUT, FailureKind.EVENT},
+}
+
+
+@pytest.mark.parametrize(("column", "repeat"), [(0, "free"), (1, "once"), (2, "keyed")], ids=["GET", "chat", "stream"])
+@pytest.mark.parametrize("name", rows_of_the_retry_table())
+def test_the_retry_table_is_the_library_s_own(name: str, column: int, repeat: Repeat) -> None:
+    """What a cell of the README's table says is repeated and charged is what the policy does."""
+    cell = rows_of_the_retry_table()[name][column]
+    kinds = KINDS[name] if name in KINDS else BROKEN[repeat]
+    for kind in kinds:
+        assert (REPEATS[kind][repeat] > 0) == cell.startswith(("yes", "asked again", "continued")), kind
+        assert ("in mid-stream asked again" in cell) <= (kind in UNREACHED), kind
+        if cell.startswith("no"):
+            assert ('"unknown"' in cell) == (repeat != "free" and kind not in UNCHARGED), kind
+
+
+def test_the_retry_table_has_a_row_for_all_that_is_repeated() -> None:
+    """A failure that is repeated and that a reader would look for is in the table."""
+    told = {kind for kinds in (*KINDS.values(), *BROKEN.values()) for kind in kinds}
+    untold = {kind for kind, repeats in REPEATS.items() if ANY in repeats.values()} - told
+    assert not untold
+    assert {*KINDS, "broke off in the middle"} == {*rows_of_the_retry_table()}

@@ -21,63 +21,76 @@ def checks(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def arguments_of_a_test(outcome: str, folder: Path) -> list[str]:
-    """Write one test and give the arguments that run it alone."""
-    (folder / "test_it.py").write_text(f"def test_it():\n    assert {outcome}\n", "utf-8")
-    return ["-c", "/dev/null", "-p", "no:cacheprovider", "--rootdir", str(folder), str(folder)]
-
-
-def test_what_passes_is_named_and_nothing_more(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """A step that passes takes one line; the last line of all is pytest's."""
-    assert runner.main(arguments_of_a_test("True", tmp_path)) == 0
-    lines = capfd.readouterr().out.splitlines()
-    assert lines[0].split() == ["says", "yes", "passed"]
-    assert lines[1] == "pytest"
-    assert re.search(r"1 passed in [\d.]+s", lines[-1])
-    assert not [line for line in lines if "Zen" in line or "coverage" in line]
-
-
-def test_what_fails_is_shown_whole(
-    tmp_path: Path, checks: dict[str, tuple[str, ...]], capfd: pytest.CaptureFixture[str]
-) -> None:
-    """A step that fails shows all it said, does not keep the others from running, and decides the exit code."""
-    checks |= {"says no": ("tokenize", "no-such-file.py"), "says yes again": ("this",)}
-    assert runner.main(arguments_of_a_test("True", tmp_path)) == 1
-    lines = capfd.readouterr().out.splitlines()
-    assert [line.split()[-1] for line in lines[:2]] == ["passed", "FAILED"]
-    assert "no-such-file.py" in lines[2]
-    assert "Failed: says no." in lines
-    assert re.search(r"1 passed in [\d.]+s", lines[-1])
-
-
-def test_a_failing_test_fails_the_run(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """A test that fails is shown as pytest shows it, and its summary is still the last line."""
-    assert runner.main(arguments_of_a_test("not 'right'", tmp_path)) == 1
-    lines = capfd.readouterr().out.splitlines()
-    assert "Failed: pytest." in lines
-    assert [line for line in lines if line.startswith("E ")]
-    assert re.search(r"1 failed in [\d.]+s", lines[-1])
-
-
-def test_without_arguments_coverage_is_asked_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    """The whole run counts what the tests reached, and fails below the mark."""
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Put a project of one module with one test in the place of this one."""
     (tmp_path / "pyproject.toml").write_text(
         '[tool.coverage.run]\nsource = ["counted"]\nparallel = true\npatch = ["subprocess"]\n'
         "[tool.coverage.report]\nfail_under = 100\n",
         "utf-8",
     )
     (tmp_path / "counted").mkdir()
-    (tmp_path / "counted" / "__init__.py").write_text("def unused():\n    pass\n", "utf-8")
-    arguments_of_a_test("__import__('counted')", tmp_path)
+    (tmp_path / "counted" / "__init__.py").write_text("CONSTANT = 1\n", "utf-8")
+    write_test(tmp_path, "__import__('counted')")
     monkeypatch.setattr(runner, "ROOT", tmp_path)
     monkeypatch.setenv("PYTEST_PLUGINS", "xdist.plugin")
     monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)  # set where these tests are themselves counted
+    return tmp_path
+
+
+def write_test(folder: Path, outcome: str) -> None:
+    """Write one test."""
+    (folder / "test_it.py").write_text(f"def test_it():\n    assert {outcome}\n", "utf-8")
+
+
+@pytest.mark.usefixtures("project")
+def test_what_passes_is_named_and_nothing_more(capfd: pytest.CaptureFixture[str]) -> None:
+    """A step that passes takes one line; the last line of all is pytest's."""
+    assert runner.main([]) == 0
+    lines = capfd.readouterr().out.splitlines()
+    assert lines[0].split() == ["says", "yes", "passed"]
+    assert lines[2] == "pytest"
+    assert re.search(r"1 passed in [\d.]+s", lines[-1])
+    assert not [line for line in lines if "Zen" in line or "Combined" in line]
+
+
+def test_what_fails_is_shown_whole(
+    project: Path, checks: dict[str, tuple[str, ...]], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A step that fails shows all it said, does not keep the others from running, and decides the exit code."""
+    checks |= {"says no": ("tokenize", "no-such-file.py"), "says yes again": ("this",)}
+    write_test(project, "not 'right'")
+    assert runner.main([]) == 1
+    lines = capfd.readouterr().out.splitlines()
+    assert [line.split()[-1] for line in lines[:2]] == ["passed", "FAILED"]
+    assert "no-such-file.py" in lines[2]
+    assert [line for line in lines if re.fullmatch(r"says yes again +passed", line)]
+    assert [line for line in lines if line.startswith("E ")]
+    assert "Failed: says no, pytest, coverage report." in lines
+    assert re.search(r"1 failed in [\d.]+s", lines[-1])
+
+
+def test_what_no_test_reaches_fails_the_run(project: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """The whole run counts what the tests reached, and fails below the mark."""
+    (project / "counted" / "__init__.py").write_text("def unused():\n    pass\n", "utf-8")
     assert runner.main([]) == 1
     lines = capfd.readouterr().out.splitlines()
     assert [line for line in lines if re.match(r"coverage report +FAILED", line)]
     assert re.search(r"1 passed", lines[-1])
+
+
+@pytest.mark.parametrize(("outcome", "code"), [("True", 0), ("not 'right'", 1)])
+def test_arguments_run_those_tests_alone(
+    project: Path, outcome: str, code: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever names a test sees what pytest says of it, at once: no linter, no type checker, no coverage."""
+    write_test(project, outcome)
+    assert runner.main(["-k", "it"]) == code
+    said = capfd.readouterr().out
+    assert said.startswith("==")
+    assert re.search(r"1 (passed|failed) in [\d.]+s =+\n$", said)
+    assert "says yes" not in said
+    assert "coverage" not in said
 
 
 def test_a_python_that_is_missing_is_told(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:

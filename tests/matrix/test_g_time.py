@@ -1,6 +1,6 @@
 """Table G of the fault matrix: a stream that breaks, stalls, drips or is not read.
 
-Rows G03 and G11 are in tests/test_resume.py.
+Rows G03 and G11 are in tests/policy/test_resume.py.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Table L: the key stays secret, whatever a server, an environment or a debugger does.
 
-Arguments are the subject of `tests/test_arguments.py`, which proves the rows L01 to L04, L09 to L13, L21, L22 and L24.
+Arguments are the subject of `tests/protocol/test_arguments.py`, which proves the rows L01 to L04, L09 to L13, L21, L22
+and L24.
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ from leadlex import (
 )
 from tests.matrix.oracles import AT_ONCE, CALLS, CHARGED, PATIENT, REPEATED, Call, observe, spoiled
 from tests.matrix.test_a_connect import trusted as trusted  # noqa: PLC0414  # a fixture
+from tests.policy.test_outage import HASTY, PLACES
 from tests.support.captures import CAPTURE_EVENTS, CAPTURE_TEXT
 from tests.support.faces import API_KEY, AsyncFace, Face, SyncFace
 from tests.support.lexi import Cut, LexiScript, one_by_one
@@ -34,7 +35,6 @@ from tests.support.resources import must_not_hang, no_leaks
 from tests.support.server import Connection, ScriptedServer, dead_port
 from tests.support.tls import identity
 from tests.test_advice import QUESTION, arguments_in, failed
-from tests.test_outage import HASTY, PLACES
 
 pytestmark = pytest.mark.usefixtures("trusted")
 

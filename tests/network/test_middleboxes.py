@@ -24,13 +24,13 @@ from leadlex import (
 from leadlex.sandbox import Sandbox
 from tests.matrix.oracles import CALLS, CHARGED, Call, observe, spoiled
 from tests.matrix.test_a_connect import trusted as trusted  # noqa: PLC0414  # a fixture
+from tests.policy.test_outage import HASTY, ask, outage
 from tests.support.captures import CAPTURE_EVENTS, CAPTURE_TEXT, LONG, LONG_TEXT
 from tests.support.faces import AsyncFace, Face
 from tests.support.lexi import Cut, LexiScript, Lost, one_by_one
 from tests.support.middlebox import DENIALS, free_port, middlebox, needed
 from tests.support.server import ScriptedServer
 from tests.test_advice import QUESTION, arguments_in, failed
-from tests.test_outage import HASTY, ask, outage
 
 ONE_FACE = AsyncFace("asyncio")
 pytestmark = pytest.mark.usefixtures("trusted")

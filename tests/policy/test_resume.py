@@ -1,7 +1,7 @@
 """Continuing a broken stream: the whole true answer comes out once, or an error that says where the two differ.
 
-The campaign over every byte offset runs with `python -m pytest tests/test_resume.py -m heavy`; a sample of it is in
-the ordinary run.
+The campaign over every byte offset runs with `python -m pytest tests/policy/test_resume.py -m heavy`; a sample of it is
+in the ordinary run.
 """
 
 from __future__ import annotations

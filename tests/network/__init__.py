@@ -1,0 +1,1 @@
+"""Connections, TLS, proxies, timeouts, on real sockets and through real programs."""

@@ -1,0 +1,1 @@
+"""What is tried again, what a replay continues, what is charged."""
