@@ -47,7 +47,7 @@ SILENT = Cut(after=220, how="stall")
 ENDLESS = Timeout(connect=300, write=300, pool=300, first_event=300, idle=300, event_idle=300, total=300)
 LATE = RetryPolicy(base=200, cap=200, floor=200, window=600)
 #: A name for what a test makes a client do; it gets the client.
-Act = Callable[[Any], Awaitable[Any]]
+Act = Callable[[Any], Coroutine[Any, Any, Any]]
 
 
 def options(server: Any, **given: Any) -> dict[str, Any]:
