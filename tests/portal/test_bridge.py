@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any, Self
@@ -538,12 +538,12 @@ def quiet_again() -> Generator[logging.Logger]:
 def test_one_line_an_attempt(
     face: Face,
     quiet_again: logging.Logger,
-    monkeypatch: pytest.MonkeyPatch,
+    environ: MutableMapping[str, str],
     capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """`LEADLEX_LOG` sends to stderr, once however many clients there are, a line an attempt of allowed fields alone."""
-    monkeypatch.setenv("LEADLEX_LOG", " Info ")
+    environ["LEADLEX_LOG"] = " Info "
 
     async def scenario(lexi: Any) -> None:
         await lexi.conversation("conv_01HY1")
@@ -564,9 +564,9 @@ def test_one_line_an_attempt(
 
 
 @pytest.mark.parametrize("value", ["loud", "10", "debug,info"])
-def test_a_level_that_is_none(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_level_that_is_none(value: str, environ: MutableMapping[str, str]) -> None:
     """A level that is none is refused in words, before anything is sent."""
-    monkeypatch.setenv("LEADLEX_LOG", value)
+    environ["LEADLEX_LOG"] = value
     with pytest.raises(ConfigurationError, match="LEADLEX_LOG must be one of debug, info, warning, error"):
         LeadLex(API_KEY)
 
