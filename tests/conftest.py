@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator, MutableMapping
+
 import pytest
 
 from tests.matrix.rows import ROWS
@@ -49,3 +52,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         f"fault matrix: {len(passed)} of {len(ROWS)} rows ran and passed, "
         f"{len(elsewhere)} can't run here, {len(ran) - len(passed)} failed or were skipped"
     )
+
+
+@pytest.fixture
+def environ() -> Iterator[MutableMapping[str, str]]:
+    """Give the environment, to be changed, and put it back as it was."""
+    before = dict(os.environ)
+    yield os.environ
+    for name in os.environ.keys() - before.keys():
+        del os.environ[name]
+    os.environ.update(before)

@@ -280,9 +280,7 @@ def test_a_second_reader_sends_nothing(face: Face) -> None:
             return str((await stream.final_reply()).response)
 
         async def second() -> StreamBusyError:
-            while not server.requests:
-                await face.sleep(0.005)
-            await face.sleep(0.05)
+            await face.until(lambda: server.requests)
             with pytest.raises(StreamBusyError) as busy:
                 await anext(stream)
             server.release()

@@ -138,8 +138,7 @@ class TestThreads:
                 return str((await thread.stream_chat("One").final_reply()).conversation_id)
 
             async def second() -> None:
-                while not server.requests:
-                    await face.sleep(0.005)
+                await face.until(lambda: server.requests)
                 for ask in (thread.stream_chat, thread.chat):
                     with pytest.raises(StreamBusyError) as info:
                         await _used(ask("Two"))
@@ -163,8 +162,7 @@ class TestThreads:
                 return str((await thread.chat("One")).conversation_id)
 
             async def second() -> None:
-                while not server.requests:
-                    await face.sleep(0.005)
+                await face.until(lambda: server.requests)
                 with pytest.raises(StreamBusyError):
                     await _used(thread.stream_chat("Two"))
                 server.release()

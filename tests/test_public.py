@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 import textwrap
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, MutableMapping
 from datetime import datetime
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -247,11 +247,11 @@ def test_every_call_has_an_example() -> None:
 
 
 @pytest.fixture
-def sandbox(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
+def sandbox(environ: MutableMapping[str, str]) -> Iterator[Sandbox]:
     """Start a sandbox in which no time passes, for clients that are given nothing."""
     with Sandbox(pace=0, task_seconds=0) as sandbox:
-        monkeypatch.setenv("LEADLEX_API_KEY", sandbox.api_key)
-        monkeypatch.setenv("LEADLEX_BASE_URL", sandbox.url)
+        environ["LEADLEX_API_KEY"] = sandbox.api_key
+        environ["LEADLEX_BASE_URL"] = sandbox.url
         yield sandbox
 
 

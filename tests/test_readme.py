@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import MutableMapping
 from pathlib import Path
 
 import pytest
@@ -19,13 +20,13 @@ SNIPPETS = re.findall(r"```python\n(.*?)```", README.read_text("utf-8"), flags=r
 
 
 @pytest.mark.parametrize("code", SNIPPETS, ids=[f"snippet-{i}" for i in range(1, len(SNIPPETS) + 1)])
-def test_every_snippet_runs(code: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_every_snippet_runs(code: str, environ: MutableMapping[str, str], tmp_path: Path) -> None:
     """A reader who pastes a snippet sees it work: no error, no warning, nothing on stderr."""
     with Sandbox(pace=0) as sandbox, LeadLex(sandbox.api_key, base_url=sandbox.url) as lexi:
         lexi.chat("Summarize my pipeline")  # so that there is something to list
-        monkeypatch.setenv("LEADLEX_API_KEY", sandbox.api_key)
-        monkeypatch.setenv("LEADLEX_BASE_URL", sandbox.url)
-        monkeypatch.setenv("PYTHONPATH", str(README.parent))
+        environ["LEADLEX_API_KEY"] = sandbox.api_key
+        environ["LEADLEX_BASE_URL"] = sandbox.url
+        environ["PYTHONPATH"] = str(README.parent)
         script = tmp_path / "snippet.py"
         script.write_text(code, "utf-8")
         run = subprocess.run(

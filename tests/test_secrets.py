@@ -11,7 +11,7 @@ import signal
 import threading
 import traceback
 import urllib.parse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, MutableMapping
 from typing import Any
 
 import anyio
@@ -501,9 +501,9 @@ def test_no_echo_of_the_key_gets_through(face: Face) -> None:
 
 
 @pytest.mark.parametrize("proxy", ["ftp://me:{}@x", "http://me:{}@[::1"])
-def test_the_password_of_a_proxy_is_in_no_local(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_password_of_a_proxy_is_in_no_local(proxy: str, environ: MutableMapping[str, str]) -> None:
     """Of a proxy that can't be used, tools that collect locals see no password."""
-    monkeypatch.setenv("HTTPS_PROXY", proxy.format(MARK))
+    environ["HTTPS_PROXY"] = proxy.format(MARK)
     for kind in (leadlex.AsyncLeadLex, leadlex.LeadLex):
         with pytest.raises(leadlex.ConfigurationError, match=r"(?i)proxy") as caught:
             kind(API_KEY, base_url="https://leadlex.invalid")

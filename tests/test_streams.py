@@ -329,11 +329,7 @@ class TestLeft:
                 told.extend(str(each.message) for each in caught)
                 caught.clear()  # a warning holds its source, and the test is about its going
                 gc.collect()
-            for _ in range(100):
-                if server.disconnects:
-                    break
-                await face.sleep(0.01)
-            assert server.disconnects
+            await face.until(lambda: server.disconnects)
             assert await read(lexi.stream_chat("Hi")) == SIX
 
         told = list[str]()
@@ -374,9 +370,7 @@ class TestTwoReaders:
                 return await read(stream)
 
             async def second() -> list[str]:
-                while not server.requests:
-                    await face.sleep(0.005)
-                await face.sleep(0.05)
+                await face.until(lambda: server.requests)
                 charged = list[str]()
                 for ask in (read, _final, _texts):
                     with pytest.raises(StreamBusyError) as info:
@@ -401,9 +395,7 @@ class TestTwoReaders:
                 return await read(stream)
 
             async def closer() -> None:
-                while not server.requests:
-                    await face.sleep(0.005)
-                await face.sleep(0.05)
+                await face.until(lambda: server.stalls)
                 await stream.aclose()
 
             error, _ = await face.together(reader, closer)

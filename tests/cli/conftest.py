@@ -8,7 +8,7 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, MutableMapping
 from typing import IO, Any, NamedTuple
 
 import pytest
@@ -41,19 +41,19 @@ Run = Callable[..., Result]
 
 
 @pytest.fixture
-def sandbox(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
+def sandbox(environ: MutableMapping[str, str]) -> Iterator[Sandbox]:
     """Start a sandbox in which no time passes, and let the environment name it."""
     with Sandbox(pace=0, task_seconds=0) as sandbox:
-        monkeypatch.setenv("LEADLEX_API_KEY", sandbox.api_key)
-        monkeypatch.setenv("LEADLEX_BASE_URL", sandbox.url)
+        environ["LEADLEX_API_KEY"] = sandbox.api_key
+        environ["LEADLEX_BASE_URL"] = sandbox.url
         yield sandbox
 
 
 @pytest.fixture
-def keyless(monkeypatch: pytest.MonkeyPatch) -> None:
+def keyless(environ: MutableMapping[str, str]) -> None:
     """Have no key, and no address but the service's."""
-    monkeypatch.delenv("LEADLEX_API_KEY", raising=False)
-    monkeypatch.delenv("LEADLEX_BASE_URL", raising=False)
+    environ.pop("LEADLEX_API_KEY", None)
+    environ.pop("LEADLEX_BASE_URL", None)
 
 
 def piped(data: bytes) -> io.TextIOWrapper:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import MutableMapping
 
 import pytest
 
@@ -114,9 +115,9 @@ def test_a_job_that_lost_its_key_gets_no_invented_contacts(options: tuple[str, .
     assert "There is no API key." in result.err
 
 
-def test_an_empty_key_is_none(run: Run, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_key_is_none(run: Run, sandbox: Sandbox, environ: MutableMapping[str, str]) -> None:
     """A variable that is set to nothing is a key that was lost."""
-    monkeypatch.setenv("LEADLEX_API_KEY", " ")
+    environ["LEADLEX_API_KEY"] = " "
     assert "There is no API key." in run("tasks", "list").err
 
 

@@ -6,6 +6,7 @@ import io
 import socket
 import subprocess
 import sys
+from collections.abc import MutableMapping
 from pathlib import Path
 
 import pytest
@@ -78,7 +79,7 @@ def test_a_library_refusal_is_a_wrong_call(run: Run, sandbox: Sandbox) -> None:
     assert not sandbox.requests
 
 
-def test_errors_have_codes_by_their_kind(run: Run, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_have_codes_by_their_kind(run: Run, sandbox: Sandbox, environ: MutableMapping[str, str]) -> None:
     """A script learns from the code what kind of thing went wrong, with no traceback."""
     sandbox.fail_next("no_credits")
     assert run("chat", "Hello").code == 4
@@ -87,24 +88,24 @@ def test_errors_have_codes_by_their_kind(run: Run, sandbox: Sandbox, monkeypatch
     assert (error["exit_code"], error["status_code"], error["code"]) == (7, 429, "rate_limited")
     assert error["reset_at"].endswith("Z")
     assert run("conversations", "show", "conv_9").code == 6
-    monkeypatch.setenv("LEADLEX_API_KEY", sandbox.add_key(["lexi"]))
+    environ["LEADLEX_API_KEY"] = sandbox.add_key(["lexi"])
     result = run("conversations", "list")
     assert result.code == 5
     assert "'read:ai'" in result.err
-    monkeypatch.setenv("LEADLEX_API_KEY", "wbk_wrong")
+    environ["LEADLEX_API_KEY"] = "wbk_wrong"
     result = run("tasks", "list")
     assert (result.code, result.out) == (3, "")
     assert result.err.startswith("Error: LeadLex did not accept the API key")
 
 
-def test_a_failing_service_and_none_differ(run: Run, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_service_and_none_differ(run: Run, sandbox: Sandbox, environ: MutableMapping[str, str]) -> None:
     """A service that fails has code 10, one that can't be reached has 8."""
     for _ in range(3):
         sandbox.fail_next("server_error")
     assert run("tasks", "list").code == 10
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
-        monkeypatch.setenv("LEADLEX_BASE_URL", f"http://127.0.0.1:{unused.getsockname()[1]}")
+        environ["LEADLEX_BASE_URL"] = f"http://127.0.0.1:{unused.getsockname()[1]}"
         assert run("tasks", "list").code == 8
 
 
@@ -162,10 +163,10 @@ def test_closed_streams_are_no_error(run: Run, sandbox: Sandbox, monkeypatch: py
     assert stdout.getvalue().startswith("Jane Doe is currently")
 
 
-def test_an_encoding_that_lacks_a_sign_is_no_error(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_encoding_that_lacks_a_sign_is_no_error(sandbox: Sandbox, environ: MutableMapping[str, str]) -> None:
     """Where the output's encoding can't hold a sign, it is shown by its number."""
     message = "Create a campaign for my 'Q1 Leads' list about café"
-    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    environ["PYTHONIOENCODING"] = "ascii"
     command = [sys.executable, "-m", "leadlex.cli", "chat", message]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
     assert "caf\\xe9 could do" in done.stdout

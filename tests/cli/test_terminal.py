@@ -7,6 +7,7 @@ import shlex
 import signal
 import sys
 import threading
+from collections.abc import MutableMapping
 from types import ModuleType
 
 import pytest
@@ -57,20 +58,20 @@ def test_an_answer_is_shown_with_its_steps(run_on: Run, terminal: Terminal, sand
 
 @pytest.mark.parametrize(("name", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])
 def test_nothing_is_coloured_where_nobody_wants_it(
-    name: str, value: str, run_on: Run, terminal: Terminal, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+    name: str, value: str, run_on: Run, terminal: Terminal, sandbox: Sandbox, environ: MutableMapping[str, str]
 ) -> None:
     """With NO_COLOR, or on a terminal that can't, there is not one escape sequence."""
-    monkeypatch.setenv(name, value)
+    environ[name] = value
     assert run_on("chat", "Where is Jane Doe?").code == 0
     assert "automation.\n" in terminal.text
     assert ESCAPE not in terminal.text
 
 
 def test_nothing_is_coloured_into_a_file(
-    run_on: Run, terminal: Terminal, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+    run_on: Run, terminal: Terminal, sandbox: Sandbox, environ: MutableMapping[str, str]
 ) -> None:
     """Stdout that is no terminal gets the bare answer, even where FORCE_COLOR is set."""
-    monkeypatch.setenv("FORCE_COLOR", "1")
+    environ["FORCE_COLOR"] = "1"
     result = run_on("chat", "Where is Jane Doe?", pipes=("stdout",))
     assert result.out == "Jane Doe is currently in the Proposal stage with Document automation.\n"
     assert "credits left" in terminal.text
@@ -152,10 +153,10 @@ def test_older_tasks_are_not_offered(run_on: Run, terminal: Terminal, sandbox: S
 
 
 def test_a_key_that_may_not_see_tasks_is_told_nothing(
-    run_on: Run, terminal: Terminal, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+    run_on: Run, terminal: Terminal, sandbox: Sandbox, environ: MutableMapping[str, str]
 ) -> None:
     """A 403 for the tasks is silent: the answer is what was asked for."""
-    monkeypatch.setenv("LEADLEX_API_KEY", sandbox.add_key(["write:ai"]))
+    environ["LEADLEX_API_KEY"] = sandbox.add_key(["write:ai"])
     assert run_on("chat", SEARCH).code == 0
     assert "Error" not in terminal.text
     assert "credits left" in terminal.text

@@ -6,7 +6,7 @@ import contextlib
 import os
 import resource
 import socket
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Generator, MutableMapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,13 +38,13 @@ def revived(fault: contextlib.ExitStack, url: str) -> Generator[None]:
 
 
 @pytest.fixture
-def trusted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def trusted(environ: MutableMapping[str, str], tmp_path: Path) -> None:
     """Trust the tests' authority, and no proxy from outside."""
     (tmp_path / "ca.pem").write_bytes(authority_pem())
-    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    environ["SSL_CERT_FILE"] = str(tmp_path / "ca.pem")
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
+        environ.pop(name, None)
+        environ.pop(name.upper(), None)
 
 
 @every_call
@@ -240,12 +240,12 @@ def test_idle_connection_closed_as_the_request_lands(face: Face, call: Call, how
 @every_call
 @pytest.mark.row("A10")
 @pytest.mark.usefixtures("trusted")
-def test_dead_proxy(face: Face, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dead_proxy(face: Face, call: Call, environ: MutableMapping[str, str]) -> None:
     """A proxy of the environment that is not there is named, without its password, and nothing is charged."""
     with ScriptedServer(LexiScript(), tls=identity()) as server, contextlib.ExitStack() as dead:
         url = dead.enter_context(dead_port())
         place = url.removeprefix("http://")
-        monkeypatch.setenv("HTTPS_PROXY", f"http://clerk:hunter2@{place}")
+        environ["HTTPS_PROXY"] = f"http://clerk:hunter2@{place}"
 
         @contextlib.contextmanager
         def alive() -> Generator[None]:
@@ -262,10 +262,10 @@ def test_dead_proxy(face: Face, call: Call, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize(("status", "attempts"), [(407, 1), (403, 1), (502, 3), (503, 3)])
 @pytest.mark.row("A11")
 @pytest.mark.usefixtures("trusted")
-def test_proxy_refuses(face: Face, call: Call, status: int, attempts: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_proxy_refuses(face: Face, call: Call, status: int, attempts: int, environ: MutableMapping[str, str]) -> None:
     """A proxy that wants a password is not asked twice, one that can't connect is; the service heard nothing."""
     with ScriptedServer(LexiScript(), tls=identity()) as server, Proxy(refusals=[status] * attempts) as proxy:
-        monkeypatch.setenv("HTTPS_PROXY", proxy.url.replace("//", "//clerk:hunter2@"))
+        environ["HTTPS_PROXY"] = proxy.url.replace("//", "//clerk:hunter2@")
         seen = observe(face, call, server)
         seen.expect(APIConnectionError, charged="no", attempts=attempts, says=f"[Pp]roxy.*{status}")
         assert len(proxy.asked) == attempts + 1

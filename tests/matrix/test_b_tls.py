@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 
 import httpx
 import pytest
@@ -165,12 +165,12 @@ def test_truncated_json(face: Face, call: Call) -> None:
 
 
 @pytest.mark.row("B10")
-def test_no_way_to_switch_verification_off(face: Face, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_way_to_switch_verification_off(face: Face, environ: MutableMapping[str, str]) -> None:
     """No option and no variable lets an unknown server in; only the user's own `http_client` can."""
     for kind in (AsyncLeadLex, LeadLex):
         assert not {"verify", "ssl", "ssl_context", "insecure", "cert"} & {*inspect.signature(kind).parameters}
     for name in ("PYTHONHTTPSVERIFY", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "SSL_VERIFY"):
-        monkeypatch.setenv(name, "0")
+        environ[name] = "0"
     with ScriptedServer(LexiScript(), tls=identity("unknown_ca")) as server:
         observe(face, "chat", server, healed=None).expect(APIConnectionError, charged="no")
         observe(face, "chat", server, http_client=lambda: httpx.AsyncClient(verify=False)).expect(None)  # noqa: S501

@@ -10,7 +10,7 @@ import socket
 import threading
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -502,10 +502,10 @@ def test_unasked(face: Face, unasked: str, *, polled: bool) -> None:
 
 @pytest.mark.skipif(not hasattr(socket, "TCP_CORK"), reason="Linux sends two records at once when it is told to")
 @pytest.mark.row("C27")
-def test_unasked_in_tls(face: Face, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_unasked_in_tls(face: Face, environ: MutableMapping[str, str], tmp_path: Path) -> None:
     """A second answer that comes with the first one, in a TLS record of its own, is not left for the next call."""
     (tmp_path / "ca.pem").write_bytes(authority_pem())
-    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    environ["SSL_CERT_FILE"] = str(tmp_path / "ca.pem")
 
     def twice(connection: Connection) -> None:
         message = connection.receive_request().json["message"]

@@ -33,7 +33,7 @@ from leadlex import (
 from tests.matrix.oracles import AT_ONCE, CALLS, Call, Seen, attempt, check_secrets, observe, spoiled
 from tests.support.answers import sse_head
 from tests.support.captures import CAPTURE, CAPTURE_TEXT, encode_event, reword
-from tests.support.faces import OVER_AIOHTTP, AsyncFace, Face
+from tests.support.faces import OVER_AIOHTTP, AsyncFace, Face, SyncFace, drive
 from tests.support.lexi import Cut, Fault, LexiScript, Plain, Raw
 from tests.support.process import ServerProcess
 from tests.support.resources import must_not_hang, no_leaks
@@ -128,14 +128,12 @@ def _resumed(server: ServerProcess) -> Generator[None]:
 
 @contextlib.contextmanager
 def _at_text(server: ServerProcess, act: Any) -> Generator[None]:
-    """Do something soon after the first request, while its answer stalls."""
+    """Do something once the first answer stalls."""
 
     def wait() -> None:
-        assert server.wait_for_requests()
-        timer.wait(0.15)
+        drive(SyncFace().until(lambda: server.stalls))
         act()
 
-    timer = threading.Event()
     thread = threading.Thread(target=wait)
     thread.start()
     try:

@@ -13,8 +13,8 @@ import random
 import signal
 import sys
 import threading
-import time
 import traceback
+import warnings
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import Any
 
@@ -23,8 +23,8 @@ import httpx
 import pytest
 
 import leadlex
-from leadlex import ClientClosedError, ConfigurationError, RetryPolicy, StreamBusyError, StreamInterruptedError
-from tests.matrix.oracles import AT_ONCE, PATIENT, check_secrets
+from leadlex import ClientClosedError, ConfigurationError, RetryPolicy, StreamBusyError, StreamInterruptedError, Timeout
+from tests.matrix.oracles import AT_ONCE, PATIENT, Log, check_secrets
 from tests.support.answers import chunk, json_answer, last_chunk, sse_head
 from tests.support.captures import CAPTURE_TEXT, encode_stream, text_events
 from tests.support.faces import API_KEY, AsyncFace, Face
@@ -43,8 +43,11 @@ ONE_PAGE = {
 }
 #: Two events, then silence.
 SILENT = Cut(after=220, how="stall")
+#: Clocks and a backoff that outlast `must_not_hang`: what ends before it was ended by the test.
+ENDLESS = Timeout(connect=300, write=300, pool=300, first_event=300, idle=300, event_idle=300, total=300)
+LATE = RetryPolicy(base=200, cap=200, floor=200, window=600)
 #: A name for what a test makes a client do; it gets the client.
-Act = Callable[[Any], Awaitable[Any]]
+Act = Callable[[Any], Coroutine[Any, Any, Any]]
 
 
 def options(server: Any, **given: Any) -> dict[str, Any]:
@@ -62,6 +65,11 @@ def lexi_server(**script: Any) -> Generator[ScriptedServer]:
 async def read_all(stream: Any) -> str:
     """Return the text of a stream that is read to its end."""
     return "".join([delta async for delta in stream.text_stream])
+
+
+def trying_again(log: Log) -> int:
+    """Count the calls that rest before they are repeated."""
+    return len([line for line in log.lines if line.startswith("trying again")])
 
 
 # What a client can be doing, each until its end.
@@ -332,15 +340,20 @@ def test_a_cancel_storm_of_20_000(backend: str) -> None:
 @every_backend
 @pytest.mark.row("I13")
 def test_the_callers_own_deadline(backend: str) -> None:
-    """A deadline around a call is the caller's `TimeoutError`, and the connection is closed within a second."""
+    """A deadline around a call is the caller's `TimeoutError`, and the connection is closed."""
+
+    async def ended_by_a_deadline(act: Act, lexi: Any, count: int) -> None:
+        with anyio.fail_after(300) as scope:
+            async with anyio.create_task_group() as group:
+                group.start_soon(act, lexi)
+                await AsyncFace(backend).until(lambda: server.stalls == count)
+                scope.deadline = anyio.current_time()
 
     async def main(server: ScriptedServer) -> None:
-        async with leadlex.AsyncLeadLex(**options(server)) as lexi:
-            for act in (_chat, _stream):
-                began = time.monotonic()
-                with pytest.raises(TimeoutError), anyio.fail_after(0.1):
-                    await act(lexi)
-                assert time.monotonic() - began < 1.1
+        async with leadlex.AsyncLeadLex(**options(server, timeout=ENDLESS)) as lexi:
+            for count, act in enumerate((_chat, _stream), 1):
+                with pytest.raises(TimeoutError):
+                    await ended_by_a_deadline(act, lexi, count)
             assert await anyio.to_thread.run_sync(functools.partial(server.wait_for_disconnect, count=2))
 
     with no_leaks(), lexi_server(chat_fault=Lost("stall"), stream_fault=SILENT) as server:
@@ -357,7 +370,7 @@ def test_a_nested_task_group(backend: str) -> None:
             async with anyio.create_task_group() as inner:
                 for act in (_chat, _stream, _stream):
                     inner.start_soon(act, lexi)
-                await anyio.sleep(0.2)
+                await AsyncFace(backend).until(lambda: server.stalls == 3)
                 inner.cancel_scope.cancel()
             outer.start_soon(_chat, lexi)
 
@@ -372,20 +385,23 @@ def test_a_nested_task_group(backend: str) -> None:
 @pytest.mark.filterwarnings("ignore:Async generator 'leadlex:ResourceWarning")
 @pytest.mark.row("I03")
 def test_left_without_closing(face: Face) -> None:
-    """A stream that is left by `break` frees its socket within a second once it is dropped, and warns."""
+    """A stream that is left by `break` frees its socket once it is dropped, and warns."""
 
     async def leave(lexi: Any) -> None:
         async for _ in lexi.stream_chat("Where is Jane Doe?"):
             break
+
+    async def drop(lexi: Any, told: list[warnings.WarningMessage]) -> None:
+        await leave(lexi)
         gc.collect()
-        await face.sleep(0.05)
+        await face.until(lambda: [each for each in told if "never closed" in str(each.message)])
+        told.clear()  # a warning holds its stream
 
     async def scenario(lexi: Any) -> None:
-        with pytest.warns(ResourceWarning, match="never closed"):
-            await leave(lexi)
-        gc.collect()  # the recorded warning held the stream
-        await face.sleep(0.05)
-        assert server.wait_for_disconnect(1)
+        with warnings.catch_warnings(record=True, action="always") as told:
+            await drop(lexi, told)
+        gc.collect()
+        await face.until(lambda: server.disconnects)
         await lexi.tasks()
 
     with no_leaks(), lexi_server(stream_fault=SILENT) as server:
@@ -451,7 +467,7 @@ def test_an_exception_in_the_loop_body(face: Face) -> None:
             await read(lexi)
         assert caught.value is mine
         assert (mine.__cause__, mine.__context__) == (None, None)
-        assert server.wait_for_disconnect(1)
+        assert server.wait_for_disconnect()
         await lexi.tasks()
 
     with no_leaks(), lexi_server(stream_fault=SILENT) as server:
@@ -469,8 +485,7 @@ def test_two_readers(face: Face) -> None:
         stream = lexi.stream_chat("Where is Jane Doe?")
 
         async def others() -> list[Any]:
-            while not server.requests:
-                await face.sleep(0.01)
+            await face.until(lambda: server.requests)
             errors: list[Any] = []
             for read in (stream.final_reply, stream.__anext__):
                 with pytest.raises(StreamBusyError) as caught:
@@ -501,19 +516,22 @@ def test_closed_by_another(face: Face) -> None:
         stream = lexi.stream_chat("Where is Jane Doe?")
 
         async def close() -> None:
-            await face.sleep(0.2)
+            await face.until(under_way)
             await stream.aclose()
 
-        began = time.monotonic()
         read, _ = await face.together(lambda: read_all(stream), close)
-        assert time.monotonic() - began < 2
         assert isinstance(read, StreamInterruptedError)
         assert read.charged == "unknown"
         assert stream.resumes == 0
 
+    log = Log()
+
+    def under_way() -> object:
+        return server.stalls or trying_again(log)
+
     for fault in (SILENT, Lost("stall"), Lost("fin")):  # while it reads, waits for the head, rests before a retry
-        with no_leaks(), lexi_server(stream_fault=fault) as server:
-            face.run(scenario, **options(server, retries=RetryPolicy(base=4, cap=4, floor=4)))
+        with no_leaks(), lexi_server(stream_fault=fault) as server, log.collected():
+            face.run(scenario, **options(server, retries=LATE, timeout=ENDLESS))
             assert len(server.requests) == 1
 
 
@@ -608,18 +626,24 @@ class Running:
     def __init__(self, face: Face, lexi: Any) -> None:
         self._face = face
         self._lexi = lexi
+        self._streams = [lexi.stream_chat("Where is Jane Doe?") for _ in range(2)]
 
     async def _whole_stream(self) -> Any:
-        return await self._lexi.stream_chat("Where is Jane Doe?").final_reply()
+        return await self._streams[0].final_reply()
 
     async def _read(self) -> Any:
-        return await read_all(self._lexi.stream_chat("Where is Jane Doe?"))
+        return await read_all(self._streams[1])
 
     async def _ask(self) -> Any:
         return await self._lexi.chat("Where is Jane Doe?")
 
     async def _rest(self) -> Any:
-        return await self._lexi.wait_for_task("task-uuid", timeout=30, poll_interval=20)
+        return await self._lexi.wait_for_task("task-uuid", timeout=300, poll_interval=300)
+
+    async def under_way(self, server: ScriptedServer) -> None:
+        """Wait until each call waits for what will not come, and the streams have handed something out."""
+        await self._face.until(lambda: server.stalls == 3 and len(server.requests) == 4)
+        await self._face.until(lambda: all(each.reply.thinking or each.reply.response for each in self._streams))
 
     async def until(self, close: Callable[[], Coroutine[Any, Any, Any]]) -> list[Any]:
         """Close while the calls run, and give what became of those."""
@@ -638,49 +662,54 @@ def _assert_closed(ended: list[Any]) -> None:
 
 @pytest.mark.row("I08")
 def test_closing_ends_what_runs(face: Face) -> None:
-    """Closing a client, even twice, ends its streams and calls within a second as `ClientClosedError`."""
+    """Closing a client, even twice, ends its streams and calls as `ClientClosedError`."""
     faults = {"stream_fault": SILENT, "chat_fault": Lost("stall"), "times": 2}
 
     async def scenario(lexi: Any) -> None:
-        async def close() -> None:
-            await face.sleep(0.3)
-            began = time.monotonic()
-            await lexi.aclose()
-            await lexi.aclose()
-            assert time.monotonic() - began < 1
+        running = Running(face, lexi)
 
-        _assert_closed(await Running(face, lexi).until(close))
+        async def close() -> None:
+            await running.under_way(server)
+            await lexi.aclose()
+            await lexi.aclose()
+
+        _assert_closed(await running.until(close))
 
     with no_leaks(), lexi_server(**faults) as server:
-        face.run(scenario, **options(server))
+        face.run(scenario, **options(server, timeout=ENDLESS))
 
 
 @pytest.mark.row("I08")
 def test_closing_ends_what_waits_to_send(face: Face) -> None:
     """Closing ends calls that wait for a free connection, for a connection to come about, or before a retry."""
 
-    async def scenario(lexi: Any) -> list[Any]:
+    async def scenario(under_way: Callable[[], bool], lexi: Any) -> list[Any]:
         async def close() -> None:
-            await face.sleep(0.3)
+            await face.until(under_way)
             await lexi.aclose()
 
         async def call() -> Any:
+            begun.append(None)
             return await lexi.tasks()
 
-        began = time.monotonic()
-        ended = await face.together(call, call, close)
-        assert time.monotonic() - began < 1.5
-        return ended[:-1]
+        return (await face.together(call, call, close))[:-1]
 
-    patient = RetryPolicy(base=4, cap=4, floor=4)
+    begun: list[None] = []
+    log = Log()
     with (
         no_leaks(),
         lexi_server(other_fault=Lost("stall")) as full,
         lexi_server(other_fault=Answer(503), times=2) as busy,
         black_hole() as hole,
+        log.collected(),
     ):
-        for given in ({"base_url": full.url, "max_connections": 1}, {"base_url": busy.url}, {"base_url": hole}):
-            ended = face.run(scenario, **{**options(full, retries=patient), **given})
+        for url, connections, under_way in (
+            (full.url, 1, lambda: full.stalls == 1),
+            (busy.url, 2, lambda: trying_again(log) == 2),
+            (hole, 2, lambda: len(begun) == 6),
+        ):
+            given = options(full, base_url=url, max_connections=connections, retries=LATE, timeout=ENDLESS)
+            ended = face.run(functools.partial(scenario, under_way), **given)
             assert [(type(error), error.charged) for error in ended] == [(ClientClosedError, "no")] * 2
 
 
@@ -700,7 +729,7 @@ def test_leaving_by_an_exception_closes(face: Face) -> None:
         with pytest.raises(RuntimeError) as caught:
             face.run(scenario, **options(server))
         assert caught.value is mine
-        assert server.wait_for_disconnect(1)
+        assert server.wait_for_disconnect()
         kept.clear()
 
 
@@ -709,9 +738,16 @@ def test_leaving_by_an_exception_closes(face: Face) -> None:
 def test_closing_from_another_loop(backend: str) -> None:
     """Closing in one event loop ends what the same client does in another one, in another thread."""
     ended: list[Any] = []
+    under_way = threading.Event()
 
     async def work(lexi: leadlex.AsyncLeadLex) -> None:
-        ended.extend(await Running(AsyncFace(backend), lexi).until(anyio.lowlevel.checkpoint))
+        running = Running(AsyncFace(backend), lexi)
+
+        async def tell() -> None:
+            await running.under_way(server)
+            under_way.set()
+
+        ended.extend(await running.until(tell))
 
     async def close(lexi: leadlex.AsyncLeadLex) -> None:
         await lexi.tasks()
@@ -719,13 +755,12 @@ def test_closing_from_another_loop(backend: str) -> None:
 
     faults = {"stream_fault": SILENT, "chat_fault": Lost("stall"), "times": 2}
     with no_leaks(), lexi_server(**faults) as server:
-        lexi = leadlex.AsyncLeadLex(**options(server))
+        lexi = leadlex.AsyncLeadLex(**options(server, timeout=ENDLESS))
         other = threading.Thread(target=anyio.run, args=(work, lexi), kwargs={"backend": backend})
         other.start()
-        assert server.wait_for_requests(4)
-        time.sleep(0.1)
+        assert under_way.wait(10)
         anyio.run(close, lexi)
-        other.join(2)
+        other.join(10)
         assert not other.is_alive()
     _assert_closed(ended)
 
@@ -740,9 +775,9 @@ def test_closing_leaves_the_users_own_client(backend: str) -> None:
             lexi = leadlex.AsyncLeadLex(**options(server, http_client=mine))
             async with anyio.create_task_group() as group:
                 group.start_soon(_expect_closed, lexi)
-                await anyio.sleep(0.2)
+                await AsyncFace(backend).until(lambda: server.stalls)
                 await lexi.aclose()
-            assert server.wait_for_disconnect(1)
+            assert server.wait_for_disconnect()
             assert not mine.is_closed
 
     with no_leaks(), lexi_server(stream_fault=SILENT) as server:
@@ -855,11 +890,10 @@ def test_closing_beside_a_loop_that_rests() -> None:
         lexi = leadlex.AsyncLeadLex(**options(server))
         loop = asyncio.new_event_loop()
         loop.run_until_complete(_chat(lexi))
-        with must_not_hang(2):
+        with must_not_hang(10):
             asyncio.run(lexi.aclose())
         assert not server.disconnects
-        loop.run_until_complete(asyncio.sleep(0.05))
-        assert server.wait_for_disconnect(1)
+        loop.run_until_complete(AsyncFace("asyncio").until(lambda: server.disconnects))
         loop.close()
 
 

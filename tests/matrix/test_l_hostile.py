@@ -12,7 +12,7 @@ import logging
 import pickle
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +32,11 @@ HOSTILE = "Pay \x1b[2J\x1b]0;owned\x07 now\r\nSet-Cookie: a\u202egpj.exe"
 
 
 @pytest.fixture(autouse=True)
-def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_environment(environ: MutableMapping[str, str]) -> None:
     """Begin without what the machine's own environment says."""
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.lower(), raising=False)
+        environ.pop(name, None)
+        environ.pop(name.lower(), None)
 
 
 @pytest.mark.row("L05", "L06", "L07", "L08")
@@ -120,11 +120,11 @@ def test_escapes(face: Face, call: Call) -> None:
 
 
 @pytest.mark.row("L19")
-def test_plain_proxies(face: Face, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plain_proxies(face: Face, environ: MutableMapping[str, str]) -> None:
     """A proxy never sees a plain request with the key in it: plain http is for this machine, which needs none."""
     with ScriptedServer(LexiScript()) as server, Proxy() as proxy:
         for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
-            monkeypatch.setenv(name, proxy.url)
+            environ[name] = proxy.url
         observe(face, "chat", server).expect(None)
         assert not proxy.asked
 

@@ -6,7 +6,7 @@ import resource
 import subprocess
 import sys
 import textwrap
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, MutableMapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -531,22 +531,22 @@ def test_a_forgotten_client_is_silent() -> None:
 
 
 @pytest.fixture
-def trusted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def trusted(environ: MutableMapping[str, str], tmp_path: Path) -> None:
     """Trust the tests' authority."""
     file = tmp_path / "authority.pem"
     file.write_bytes(authority_pem())
-    monkeypatch.setenv("SSL_CERT_FILE", str(file))
+    environ["SSL_CERT_FILE"] = str(file)
 
 
 @pytest.fixture
-def proxied(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+def proxied(environ: MutableMapping[str, str]) -> Callable[[str], None]:
     """Set the environment's proxy."""
 
     def set_to(url: str) -> None:
-        monkeypatch.setenv("HTTPS_PROXY", url)
+        environ["HTTPS_PROXY"] = url
 
     for name in ("https_proxy", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"):
-        monkeypatch.delenv(name, raising=False)
+        environ.pop(name, None)
     return set_to
 
 
@@ -592,21 +592,21 @@ def _refuse(connection: Connection) -> None:
 
 
 def test_a_proxy_never_learns_a_key(
-    face: Face, monkeypatch: pytest.MonkeyPatch, proxied: Callable[[str], None]
+    face: Face, environ: MutableMapping[str, str], proxied: Callable[[str], None]
 ) -> None:
     """Plain http, which is only for this machine, goes past every proxy."""
     with ScriptedServer(LexiScript()) as server, dead_port() as nowhere:
         proxied(nowhere)
-        monkeypatch.setenv("HTTP_PROXY", nowhere)
-        monkeypatch.setenv("http_proxy", nowhere)
+        environ["HTTP_PROXY"] = nowhere
+        environ["http_proxy"] = nowhere
         face.run(_ASK["chat"], **over(base_url=server.url, retries=0))
 
 
-def test_no_proxy(face: Face, monkeypatch: pytest.MonkeyPatch, proxied: Callable[[str], None]) -> None:
+def test_no_proxy(face: Face, environ: MutableMapping[str, str], proxied: Callable[[str], None]) -> None:
     """What `NO_PROXY` names, by host and port, is reached past the proxy."""
     with ScriptedServer(per_connection(_refuse)) as proxy, ScriptedServer(LexiScript(), tls=identity()) as server:
         proxied(proxy.url)
-        monkeypatch.setenv("NO_PROXY", server.url.removeprefix("https://"))
+        environ["NO_PROXY"] = server.url.removeprefix("https://")
         with pytest.raises(APIConnectionError, match="certificate"):
             face.run(_ASK["chat"], **over(base_url=server.url, retries=0))
         assert not proxy.connections

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import sys
+from collections.abc import MutableMapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -34,10 +35,10 @@ def served() -> ScriptedServer:
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_proxy(face: Face, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_proxy(face: Face, call: Call, environ: MutableMapping[str, str]) -> None:
     """Calls go through the proxy, which gets its own password and nothing of the calls."""
     with served() as server, Proxy() as proxy:
-        monkeypatch.setenv("HTTPS_PROXY", proxy.url.replace("//", "//clerk:hunter2@"))
+        environ["HTTPS_PROXY"] = proxy.url.replace("//", "//clerk:hunter2@")
         observe(face, call, server).expect(None, attempts=1)
         [asked] = proxy.asked  # one tunnel for both calls
         assert (asked.method, asked.target) == ("CONNECT", server.url.removeprefix("https://"))
@@ -47,10 +48,10 @@ def test_proxy(face: Face, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_socks(face: Face, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_socks(face: Face, call: Call, environ: MutableMapping[str, str]) -> None:
     """Calls go through a SOCKS proxy too, where httpx's extra for it is there."""
     with served() as server, SocksProxy() as proxy:
-        monkeypatch.setenv("ALL_PROXY", f"socks5://127.0.0.1:{proxy.port}")
+        environ["ALL_PROXY"] = f"socks5://127.0.0.1:{proxy.port}"
         observe(face, call, server).expect(None, attempts=1)
         assert proxy.asked_for == [server.port]
 
@@ -59,17 +60,17 @@ every_transport = pytest.mark.parametrize("options", [{}, {"http_client": aiohtt
 
 
 @every_transport
-def test_a_certificate_behind_a_proxy(options: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_certificate_behind_a_proxy(options: Any, environ: MutableMapping[str, str]) -> None:
     """A certificate that can't be trusted is told with the proxy that it came through: it may be that one's."""
     with ScriptedServer(LexiScript(), tls=identity("unknown_ca")) as server, Proxy() as proxy:
-        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+        environ["HTTPS_PROXY"] = proxy.url
         seen = observe(ONE_FACE, "chat", server, healed=None, **options)
         way = rf"127.0.0.1:{server.port} \(reached through the proxy 127.0.0.1:{proxy.port}\)"
         seen.expect(APIConnectionError, charged="no", attempts=1, says=f"The certificate of {way} is not trusted")
 
 
 @every_transport
-def test_a_handshake_behind_a_proxy_is_cut(options: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_handshake_behind_a_proxy_is_cut(options: Any, environ: MutableMapping[str, str]) -> None:
     """A service that breaks off behind a proxy before it can read anything has charged nothing."""
 
     def break_off(connection: Connection) -> None:
@@ -77,16 +78,16 @@ def test_a_handshake_behind_a_proxy_is_cut(options: Any, monkeypatch: pytest.Mon
         connection.rst()
 
     with ScriptedServer(break_off) as server, Proxy() as proxy:
-        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+        environ["HTTPS_PROXY"] = proxy.url
         seen = observe(ONE_FACE, "chat", base_url=f"https://127.0.0.1:{server.port}", healed=None, **options)
         says = f"LeadLex could not be reached.*through the proxy 127.0.0.1:{proxy.port}"
         seen.expect(APIConnectionError, charged="no", attempts=3, says=says)
 
 
-def test_a_certificate_behind_socks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_certificate_behind_socks(environ: MutableMapping[str, str]) -> None:
     """A certificate that can't be trusted is the service's, not that of the SOCKS proxy that leads there."""
     with ScriptedServer(LexiScript(), tls=identity("unknown_ca")) as server, SocksProxy() as proxy:
-        monkeypatch.setenv("ALL_PROXY", f"socks5://127.0.0.1:{proxy.port}")
+        environ["ALL_PROXY"] = f"socks5://127.0.0.1:{proxy.port}"
         seen = observe(ONE_FACE, "chat", server, healed=None)
         way = rf"127.0.0.1:{server.port} \(reached through the proxy 127.0.0.1:{proxy.port}\)"
         seen.expect(APIConnectionError, charged="no", attempts=1, says=f"The certificate of {way} is not trusted")
@@ -100,10 +101,10 @@ def test_a_certificate_behind_socks(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 @every_transport
-def test_tls_of_a_proxy(kind: Any, says: str, options: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tls_of_a_proxy(kind: Any, says: str, options: Any, environ: MutableMapping[str, str]) -> None:
     """What is wrong with the TLS of a proxy is told as the proxy's, and LeadLex has heard nothing."""
     with served() as server, ScriptedServer(_refuse, tls=identity(kind) if kind else None) as proxy:
-        monkeypatch.setenv("HTTPS_PROXY", f"https://clerk:hunter2@127.0.0.1:{proxy.port}")
+        environ["HTTPS_PROXY"] = f"https://clerk:hunter2@127.0.0.1:{proxy.port}"
         seen = observe(ONE_FACE, "chat", server, healed=None, **options)
         seen.expect(APIConnectionError, charged="no", attempts=1, says=says.format(proxy=f"127.0.0.1:{proxy.port}"))
 
@@ -123,19 +124,19 @@ def test_socks_without_its_package(package: ModuleType | None, monkeypatch: pyte
 
 @pytest.mark.parametrize("name", ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"])
 @pytest.mark.parametrize("form", ["http://{}", "{}", "https://{}"])
-def test_names_and_forms(name: str, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_and_forms(name: str, form: str, environ: MutableMapping[str, str]) -> None:
     """Each name of the variable counts, with and without a scheme, and a proxy that is itself reached by TLS."""
     with served() as server, Proxy(tls=identity() if form.startswith("https") else None) as proxy:
-        monkeypatch.setenv(name, form.format(f"127.0.0.1:{proxy.port}"))
+        environ[name] = form.format(f"127.0.0.1:{proxy.port}")
         observe(ONE_FACE, "chat", server).expect(None)
         assert len(proxy.asked) == 1
 
 
-def test_https_goes_before_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_https_goes_before_all(environ: MutableMapping[str, str]) -> None:
     """`HTTPS_PROXY` counts before `ALL_PROXY`."""
     with served() as server, Proxy() as proxy, Proxy() as other:
-        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
-        monkeypatch.setenv("ALL_PROXY", other.url)
+        environ["HTTPS_PROXY"] = proxy.url
+        environ["ALL_PROXY"] = other.url
         observe(ONE_FACE, "chat", server).expect(None)
         assert (len(proxy.asked), len(other.asked)) == (1, 0)
 
@@ -153,28 +154,28 @@ def test_https_goes_before_all(monkeypatch: pytest.MonkeyPatch) -> None:
         ("", False),
     ],
 )
-def test_no_proxy(hosts: str, monkeypatch: pytest.MonkeyPatch, *, direct: bool) -> None:
+def test_no_proxy(hosts: str, environ: MutableMapping[str, str], *, direct: bool) -> None:
     """A host that `NO_PROXY` names is called directly."""
     with served() as server, Proxy() as proxy:
-        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
-        monkeypatch.setenv("NO_PROXY", hosts.format(port=server.port))
+        environ["HTTPS_PROXY"] = proxy.url
+        environ["NO_PROXY"] = hosts.format(port=server.port)
         observe(ONE_FACE, "chat", server).expect(None)
         assert bool(proxy.asked) != direct
 
 
-def test_plain_http_stays_here(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plain_http_stays_here(environ: MutableMapping[str, str]) -> None:
     """A call to this machine over plain HTTP shows its key to no proxy."""
     with ScriptedServer(LexiScript()) as server, Proxy() as proxy:
         for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
-            monkeypatch.setenv(name, proxy.url)
+            environ[name] = proxy.url
         observe(ONE_FACE, "chat", server).expect(None)
         assert proxy.connections == 0
 
 
 @pytest.mark.parametrize("value", ["ftp://127.0.0.1:1", "http://127.0.0.1:99999", "http://[::bad", "http://"])
-def test_unusable_proxy(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unusable_proxy(value: str, environ: MutableMapping[str, str]) -> None:
     """A proxy variable that is no proxy's URL is refused before anything is sent."""
-    monkeypatch.setenv("HTTPS_PROXY", value)
+    environ["HTTPS_PROXY"] = value
     with pytest.raises(ConfigurationError, match="PROXY"):
         LeadLex(API_KEY)
 
@@ -203,30 +204,30 @@ def test_certificate_file(face: Face, call: Call) -> None:
         observe(face, call, server).expect(None)
 
 
-def test_certificate_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_certificate_directory(environ: MutableMapping[str, str], tmp_path: Path) -> None:
     """An authority in `SSL_CERT_DIR` is trusted."""
     folder = tmp_path / "authorities"
     folder.mkdir()
-    monkeypatch.delenv("SSL_CERT_FILE")
-    monkeypatch.setenv("SSL_CERT_DIR", str(folder))
+    del environ["SSL_CERT_FILE"]
+    environ["SSL_CERT_DIR"] = str(folder)
     with served() as server:
         observe(ONE_FACE, "chat", server, healed=None).expect(APIConnectionError, charged="no", says="TLS")
         (folder / f"{subject_hash(authority_pem())}.0").write_bytes(authority_pem())
         observe(ONE_FACE, "chat", server).expect(None)
 
 
-def test_inspecting_proxy(face: Face, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_inspecting_proxy(face: Face, environ: MutableMapping[str, str]) -> None:
     """A proxy that shows a certificate of the firm's own authority, as those that inspect TLS do, is no obstacle."""
     with served() as server, Proxy(tls=identity()) as proxy:
-        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+        environ["HTTPS_PROXY"] = proxy.url
         observe(face, "stream", server).expect(None)
         assert len(proxy.asked) == 1
 
 
-def test_untrusted_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_untrusted_proxy(environ: MutableMapping[str, str]) -> None:
     """A proxy with an unknown certificate gets no password, and is named."""
     with served() as server, Proxy(tls=identity("unknown_ca")) as proxy:
-        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+        environ["HTTPS_PROXY"] = proxy.url
         seen = observe(ONE_FACE, "chat", server, healed=None)
         seen.expect(
             APIConnectionError,
@@ -238,11 +239,11 @@ def test_untrusted_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no certificate"])
-def test_unusable_certificates(content: bytes | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_unusable_certificates(content: bytes | None, environ: MutableMapping[str, str], tmp_path: Path) -> None:
     """A certificate file that is not there, or is none, is refused before anything is sent."""
     file = tmp_path / "other.pem"
     if content is not None:
         file.write_bytes(content)
-    monkeypatch.setenv("SSL_CERT_FILE", str(file))
+    environ["SSL_CERT_FILE"] = str(file)
     with pytest.raises(ConfigurationError, match="SSL_CERT_FILE"):
         LeadLex(API_KEY)

@@ -6,7 +6,7 @@ import contextlib
 import re
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Generator, MutableMapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -145,12 +145,12 @@ def test_the_proxy_has_no_such_name(face: Face, options: Any, via: Any) -> None:
 
 @pytest.mark.parametrize("call", ["chat", "stream"])
 def test_on_the_command_line(
-    call: Call, firm: Squid, server: ScriptedServer, via: Any, monkeypatch: pytest.MonkeyPatch, capfd: Any
+    call: Call, firm: Squid, server: ScriptedServer, via: Any, environ: MutableMapping[str, str], capfd: Any
 ) -> None:
     """The command tells the same, and ends with the code for no connection."""
     via(f"http://clerk:hunter2x@127.0.0.1:{firm.locked}")
-    monkeypatch.setenv("LEADLEX_API_KEY", API_KEY)
-    monkeypatch.setenv("LEADLEX_BASE_URL", server.url)
+    environ["LEADLEX_API_KEY"] = API_KEY
+    environ["LEADLEX_BASE_URL"] = server.url
     assert cli.main(["chat", *(["--json"] if call == "chat" else []), "Hi"]) == 8
     said = capfd.readouterr().err
     assert f"The proxy 127.0.0.1:{firm.locked} refused to connect to 127.0.0.1:{server.port}: 407" in said
@@ -297,9 +297,9 @@ def unknown(running: Inspection, via: Any) -> Inspection:
 
 
 @pytest.fixture
-def inspected(unknown: Inspection, monkeypatch: pytest.MonkeyPatch) -> Inspection:
+def inspected(unknown: Inspection, environ: MutableMapping[str, str]) -> Inspection:
     """Trust it, as its error says; the server itself, reached past it, would not be trusted."""
-    monkeypatch.setenv("SSL_CERT_FILE", str(unknown.authority))
+    environ["SSL_CERT_FILE"] = str(unknown.authority)
     return unknown
 
 

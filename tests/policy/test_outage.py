@@ -43,9 +43,8 @@ def outage(seconds: float, streams: int = 1, place: str = "text") -> Generator[t
     after: list[ScriptedServer] = []
 
     def fail() -> None:
-        while len(before.requests) < streams:
+        while before.stalls < streams:
             time.sleep(0.01)
-        time.sleep(0.05)  # the last one is on its way to its place
         before.stop()
         time.sleep(seconds)
         after.append(ScriptedServer(script, port=before.port, journal=before.journal))

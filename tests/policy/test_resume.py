@@ -446,8 +446,7 @@ class TestContinued:
             stream = lexi.stream_chat("Hi")
 
             async def closer() -> None:
-                while len(server.requests) < 2:
-                    await face.sleep(0.005)
+                await face.until(lambda: len(server.requests) == 2)
                 await face.sleep(0.1)
                 await stream.aclose()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, MutableMapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult
@@ -109,9 +109,11 @@ def test_a_key_is_sent_without_the_white_space_around_it(face: Face, given: str,
         assert [request.headers["authorization"] for request in server.requests] == [f"Bearer {sent}"]
 
 
-def test_a_missing_key_says_how_to_get_one(face: Face, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_key_says_how_to_get_one(
+    face: Face, server: ScriptedServer, environ: MutableMapping[str, str]
+) -> None:
     """The first error that a new user meets is a guide: where keys are made, where to put one, how to try without."""
-    monkeypatch.delenv("LEADLEX_API_KEY", raising=False)
+    environ.pop("LEADLEX_API_KEY", None)
     assert_says(
         refusal(face, server, api_key=None), ("wbk_…", "Settings", "LEADLEX_API_KEY", "api_key=", "LeadLex.sandbox()")
     )
@@ -185,14 +187,14 @@ async def ask_for_tasks(lexi: Any) -> None:
 
 
 def test_the_environment_is_checked_as_arguments_are(
-    face: Face, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+    face: Face, server: ScriptedServer, environ: MutableMapping[str, str]
 ) -> None:
     """A slip in a deployment's settings is told like one in the program."""
-    monkeypatch.setenv("LEADLEX_BASE_URL", "http://data.leadlex.com")
+    environ["LEADLEX_BASE_URL"] = "http://data.leadlex.com"
     assert_says(refusal(face, server, base_url=None), ("base_url", "only https"))
-    monkeypatch.setenv("LEADLEX_API_KEY", "Bearer x")
+    environ["LEADLEX_API_KEY"] = "Bearer x"
     assert_says(refusal(face, server, api_key=None), ("api_key", "Bearer"))
-    monkeypatch.setenv("LEADLEX_LOG", "loud")
+    environ["LEADLEX_LOG"] = "loud"
     assert_says(refusal(face, server), ("LEADLEX_LOG", "debug, info, warning, error"))
 
 
@@ -664,13 +666,13 @@ def test_a_uuid_is_sent_as_given(face: Face, server: ScriptedServer, ask: str) -
 
 
 @pytest.mark.row("L10")
-def test_netrc_is_never_read(face: Face, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_netrc_is_never_read(face: Face, environ: MutableMapping[str, str], tmp_path: Path) -> None:
     """A password that lies in `.netrc` for the same host does not replace the key."""
     for name in (".netrc", "_netrc"):
         (tmp_path / name).write_text("machine 127.0.0.1 login me password secret\ndefault login me password secret\n")
         (tmp_path / name).chmod(0o600)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
+    environ["HOME"] = str(tmp_path)
+    environ["NETRC"] = str(tmp_path / ".netrc")
 
     def reply(connection: Connection, _: Request) -> None:
         connection.send(json_answer(200, {"data": CHAT}))

@@ -104,6 +104,13 @@ class Face(Protocol):
     async def sleep(self, seconds: float) -> None:
         """Let some time pass."""
 
+    async def until(self, happened: Callable[[], object]) -> None:
+        """Wait for what a server, a thread or another task does, for ten seconds at most."""
+        end = time.monotonic() + 10
+        while not happened():
+            assert time.monotonic() < end, "it did not happen"
+            await self.sleep(0.005)
+
     async def together(self, *mains: Main[_T]) -> list[_T | Exception]:
         """Run several side by side, in tasks or threads; give what each returned or raised, in order."""
         raise NotImplementedError

@@ -26,6 +26,13 @@ class Disconnected:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Stalled:
+    """A script has sent all that it will, and holds the connection open."""
+
+    connection: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Failed:
     """A script raised: the test that wrote it is wrong, and leaving the server says so."""
 
@@ -142,7 +149,7 @@ class Ledger:
         return max(self.by_call.values(), default=0)
 
 
-Entry = Connected | Disconnected | Failed | Request | Charge
+Entry = Connected | Disconnected | Stalled | Failed | Request | Charge
 _T = TypeVar("_T")
 
 
@@ -205,6 +212,11 @@ class Watched:
     def disconnects(self) -> list[Disconnected]:
         """List the clients that left by themselves, with the time at which it was seen."""
         return self.journal.of(Disconnected)
+
+    @property
+    def stalls(self) -> int:
+        """Count the scripts that stall, or did."""
+        return len(self.journal.of(Stalled))
 
     @property
     def ledger(self) -> Ledger:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from types import TracebackType
 from typing import NoReturn, Self
 
-from tests.support.journal import Charge, Connected, Disconnected, Failed, Journal, Request, Watched
+from tests.support.journal import Charge, Connected, Disconnected, Failed, Journal, Request, Stalled, Watched
 from tests.support.tls import Identity
 
 #: Linux tells apart a peer that left from one that is silent; elsewhere only a script that reads can.
@@ -171,6 +171,7 @@ class Connection:
 
         A client that leaves with unsent bytes is not seen: its FIN waits behind them, and they for a reader.
         """
+        self._server.journal.add(Stalled(self.number))
         self._hold(_never)
         raise AssertionError("a stall without a limit ended")
 
