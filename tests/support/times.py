@@ -69,7 +69,7 @@ class TimedFace(Face):
     def make(self, **options: Any) -> Any:
         """Make a client and give it the clock."""
         lexi = self._face.make(**options)
-        transport_of(lexi).time = self._time
+        transport_of(lexi).clock = self._time
         return lexi
 
     def drive(self, main: Main[Any]) -> Any:
