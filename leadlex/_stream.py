@@ -19,10 +19,10 @@ from httpx_sse import ServerSentEvent
 
 from ._errors import ClientClosedError, LeadLexError, StreamBusyError, StreamDivergedError, StreamInterruptedError
 from ._logging import record
-from ._network.call import Call
-from ._network.translation import cut_short, let_pass
+from ._network.translation import let_pass
 from ._network.transport import Opened, Transport
-from ._policy.failures import Failure, FailureKind
+from ._policy.call import Call
+from ._policy.failures import Failure, FailureKind, cut_short
 from ._policy.replay import Divergence, Replay
 from ._policy.transcript import Transcript
 from ._protocol.endpoints import check_key_life
@@ -242,9 +242,9 @@ class Reading:
 
     def __init__(self, transport: Transport, operation: Operation[None]) -> None:
         self.transport = transport
-        self.call: Call[None] = transport.begin(operation)
-        self.opened: Opened | None = None
         self.transcript: Transcript = Transcript()
+        self.call: Call[None] = transport.begin(operation, self.transcript)
+        self.opened: Opened | None = None
         self.replay: Replay | None = None
         self.failure: Failure | None = None
         self.half: str = ""
@@ -266,8 +266,7 @@ class Reading:
 
     async def interrupt(self) -> None:
         """End another task's wait for the next event: for a head, between two attempts, or for bytes."""
-        if self.call.waits is not None:
-            self.call.waits.cancel()
+        self.call.stop()
         if self.opened is not None:
             await self.opened.text.hang_up()
 
@@ -356,7 +355,7 @@ async def _read(reading: Reading) -> AsyncGenerator[Iterator[StreamEvent], None]
     """Open the stream, hand out its events block by block, and open it again where it may be continued."""
     # The clocks of a call run from its first use, not from when its handle was made.
     transport = reading.transport
-    call = reading.call = transport.begin(reading.call.operation)
+    call = reading.call = transport.begin(reading.call.operation, reading.transcript)
     check_key_life(call.operation, transport.clock.wall())
     reading.started = True
     while True:
@@ -384,13 +383,11 @@ async def _read(reading: Reading) -> AsyncGenerator[Iterator[StreamEvent], None]
 
 
 async def _again(reading: Reading, failure: Failure) -> None:
-    try:
-        if reading.closed:
-            raise reading.unfinished()
-        await reading.transport.again(reading.call, failure, reading.transcript)
-    except LeadLexError as error:
-        told = reading.unfinished() if reading.closed else error
-        raise told from error.__cause__
+    error = failure.error if reading.closed else await reading.transport.again(reading.call, failure)
+    if reading.closed:
+        raise reading.unfinished() from None
+    if error is not None:
+        raise error from error.__cause__
     reading.half = ""
     reading.replay = Replay(reading.transcript) if reading.transcript.begun else None
 

@@ -38,8 +38,9 @@ from leadlex import (
 from leadlex._api_key import ApiKey
 from leadlex._network.bodies import MAX_DRAIN, GuardedText, read_all
 from leadlex._network.timeouts import Clocks, Expired
-from leadlex._network.translation import Translator, cut_short, interrupted, without_traceback
-from leadlex._policy.failures import Failure, FailureKind, Progress
+from leadlex._network.translation import Translator, without_traceback
+from leadlex._policy.call import interrupted
+from leadlex._policy.failures import Failure, FailureKind, Progress, cut_short
 from leadlex._policy.replay import Divergence, Replay
 from leadlex._policy.transcript import KEPT, Transcript
 from leadlex._protocol.endpoints import conversation

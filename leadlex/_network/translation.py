@@ -23,18 +23,15 @@ from leadlex._errors import (
     APIConnectionError,
     APIResponseError,
     APITimeoutError,
-    ClientClosedError,
     Facts,
     LeadLexError,
     PermissionDeniedError,
     RateLimitError,
-    StreamInterruptedError,
     TimeoutName,
     printable,
     status_error_class,
 )
 from leadlex._policy.failures import (
-    UNREACHED,
     Failure,
     FailureKind,
     Progress,
@@ -58,14 +55,6 @@ _SHOWN: Final = 200
 
 
 _USERINFO: Final = re.compile(r"//[^/?#]*@")  # RFC 3986, 3.2.1: it may hold a password
-
-
-class RejectedResponse(Exception):
-    """Carry a `Failure` up to where the attempt ends."""
-
-    def __init__(self, failure: Failure) -> None:
-        super().__init__(failure.kind)
-        self.failure = failure
 
 
 @frozen(eq=False, repr=False)
@@ -162,6 +151,11 @@ class Translator:
             return self.unusable(f"status {meta.status_code}, {meta.headers['content-type']}, {head}", meta)
         words = f"{_between(meta)}: {self._head_of(body)}"
         return self._unusable(words, meta, FailureKind.PAYLOAD, {"advice": self._in_between})
+
+    def no_json(self, meta: Meta, body: bytes, error: WireError) -> Failure:
+        """Say what came in place of JSON: a page is worth showing; broken JSON may be what Lexi wrote, and is not."""
+        is_page = "json" not in meta.headers.get("content-type", "")
+        return self.other_answer(meta, body) if is_page else self.unusable(str(error), meta)
 
     def redirect(self, meta: Meta | None) -> Failure:
         """Refuse to send the key to another place."""
@@ -385,24 +379,6 @@ def let_pass(error: BaseException, handled: BaseException | None) -> None:
     """Take our frames off a cancellation, or whatever else leaves without being translated; not the caller's own."""
     if not isinstance(error, LeadLexError):
         without_traceback(error, handled)
-
-
-# A stream that began and then broke so is interrupted; after the others the answer itself says what is wrong.
-_INTERRUPTING: Final = UNREACHED | {FailureKind.CUT, FailureKind.WRITE, FailureKind.LOST, FailureKind.IN_FLIGHT}
-
-
-def cut_short() -> Failure:
-    """Say that a stream ended without saying that it was whole."""
-    return Failure(FailureKind.CUT, APIConnectionError("The stream ended without `done`."))
-
-
-def interrupted(failure: Failure, idempotency_key: str) -> LeadLexError:
-    """Return what a user is told when a stream that had begun broke off so."""
-    if failure.kind not in _INTERRUPTING or isinstance(failure.error, ClientClosedError):
-        return failure.error
-    error = StreamInterruptedError(f"The answer broke off: {failure.error.problem}", idempotency_key)
-    error.__cause__ = failure.error
-    return error
 
 
 MAX_ERROR: Final = 64 << 10
