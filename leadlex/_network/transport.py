@@ -45,6 +45,10 @@ Take = Callable[[Call[T], httpx.Response, Clocks], Awaitable[V | Failure]]
 """Makes of an answer whose head was read what an attempt is made for, and closes what is not handed on."""
 
 
+Broken = Failure | Exception | WireProblem
+"""What ended an attempt: translated already, raised, or an `error` event."""
+
+
 MAX_HEADERS: Final = 1000
 
 
@@ -98,7 +102,7 @@ class Transport:
                 outcome = await self._attempt(call, self._answer)
                 if not isinstance(outcome, Failure):
                     return outcome
-                ended = await self.again(call, outcome)
+                ended = await self._again(call, outcome)
         except BaseException as error:
             let_pass(error, call.handled)
             raise
@@ -130,8 +134,8 @@ class Transport:
                 call.stop = scope.cancel
                 return await take(call, await self._head(call, clocks), clocks)
         except Exception as error:  # noqa: BLE001  # whatever it is, it is translated
-            return self.failure(call, error)
-        return self.failure(call, Expired(clock))
+            return self._failure(call, error)
+        return self._failure(call, Expired(clock))
 
     async def _answer(self, call: Call[T], response: httpx.Response, clocks: Clocks) -> T | Failure:
         try:
@@ -157,9 +161,18 @@ class Transport:
 
     # Streams -------------------------------------------------------------------------------------------------------
 
-    async def open(self, call: Call[Any]) -> Opened | Failure:
-        """Make one attempt to begin a stream; the caller closes what is opened."""
-        return await self._attempt(call, self._opened)
+    async def open(self, call: Call[Any], broken: Broken | None = None) -> Opened | LeadLexError:
+        """Return a stream, begun or begun again after what broke it, or the error that ends the call.
+
+        The caller closes what is opened.
+        """
+        ended = None if broken is None else await self._again(call, self._failure(call, broken))
+        while ended is None:
+            opened = await self._attempt(call, self._opened)
+            if isinstance(opened, Opened):
+                return opened
+            ended = await self._again(call, call.unopened(opened))
+        return ended
 
     async def _opened(self, call: Call[Any], response: httpx.Response, clocks: Clocks) -> Opened | Failure:
         opened = None
@@ -281,24 +294,26 @@ class Transport:
     def _refusal(self, call: Call[Any], meta: Meta, problem: WireProblem, body: bytes) -> Failure:
         return self.translator.status(meta, problem, body, call.operation, self.clock.wall())
 
-    def failed_event(self, call: Call[Any], problem: WireProblem) -> Failure:
-        """Translate an `error` event."""
-        meta = call.meta or Meta(status_code=200)
-        return self.translator.event(meta, problem, call.operation, self.clock.wall())
-
-    def failure(self, call: Call[Any], error: Exception) -> Failure:
+    def _failure(self, call: Call[Any], broken: Broken) -> Failure:
         """Translate whatever ended an attempt."""
-        detach(error, call.handled)
+        if isinstance(broken, Failure):
+            return broken
+        if isinstance(broken, WireProblem):
+            meta = call.meta or Meta(status_code=200)
+            return self.translator.event(meta, broken, call.operation, self.clock.wall())
+        detach(broken, call.handled)
         if self.connections.closed:
             return Failure(FailureKind.LOST if call.progress.may_have_acted else FailureKind.LOCAL, ClientClosedError())
-        if isinstance(error, LeadLexError):
-            return Failure(FailureKind.LOCAL, error)
-        return self.translator.exception(error, call.progress, call.meta, streams=call.head_seen)
+        if isinstance(broken, LeadLexError):
+            return Failure(FailureKind.LOCAL, broken)
+        return self.translator.exception(broken, call.progress, call.meta, streams=call.head_seen)
 
     # Again or not --------------------------------------------------------------------------------------------------
 
-    async def again(self, call: Call[Any], failure: Failure) -> LeadLexError | None:
+    async def _again(self, call: Call[Any], failure: Failure) -> LeadLexError | None:
         """Wait for the next attempt; where there is none, return the error that ends the call."""
+        if call.interrupted:
+            return failure.error
         retry = self._decide(call, failure)
         self._record(call, failure, retry)
         if retry is not None:

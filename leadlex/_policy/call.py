@@ -10,7 +10,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Final, Generic, TypeVar
 
-from attrs import define, field
+from attrs import define, evolve, field
 
 from leadlex._errors import ClientClosedError, LeadLexError, StreamInterruptedError
 from leadlex._protocol.operation import Operation
@@ -46,6 +46,7 @@ class Call(Generic[T]):
     head_seen: bool = False
     meta: Meta | None = None
     stop: Callable[[], object] = bool
+    interrupted: bool = False
     progress: Progress = field(factory=Progress)
 
     @property
@@ -56,6 +57,16 @@ class Call(Generic[T]):
     def is_unreached(self, kind: FailureKind) -> bool:
         """Tell whether a failure says no more of a stream under way than that its service can't be reached now."""
         return self.head_seen and kind in UNREACHED
+
+    def interrupt(self) -> None:
+        """End what it waits for, since nobody waits for it any longer."""
+        self.interrupted = True
+        self.stop()
+
+    def unopened(self, failure: Failure) -> Failure:
+        """Take what is no stream at all, and comes in place of one that is under way, for somebody else's answer."""
+        under_way = self.head_seen and failure.kind is FailureKind.PAYLOAD
+        return evolve(failure, kind=FailureKind.FOREIGN) if under_way else failure
 
     def note_failure(self, kind: FailureKind, now: float) -> None:
         """Note what it may have cost, and when this outage began: a new one does once something new was handed out."""
