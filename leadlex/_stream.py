@@ -159,12 +159,12 @@ class AsyncChatStream:
     @property
     def reply(self) -> ChatReply:
         """Give the answer as far as it has come."""
-        return self._reading.reply()
+        return self._reading.transcript.reply(self._reading.call.meta)
 
     @property
     def conversation_id(self) -> str | None:
         """Give the conversation's id, once it is known."""
-        return self._reading.conversation_id
+        return self._reading.transcript.conversation_id
 
     @property
     def idempotency_key(self) -> str:
@@ -203,8 +203,9 @@ class AsyncChatStream:
 
 def about(stream: AsyncChatStream, error: E) -> E:
     """Return an error with what is known of the call of a stream."""
-    error.charged, error.partial = stream.charged, stream._reading.partial()  # noqa: SLF001  # the same room
-    stream._reading.call.tell(error)  # noqa: SLF001  # the same
+    call = stream._reading.call  # noqa: SLF001  # the same room
+    error.charged, error.partial = stream.charged, call.partial
+    call.tell(error)
     return error
 
 
@@ -243,7 +244,7 @@ class Reading:
 
     def __init__(self, transport: Transport, operation: Operation[None]) -> None:
         self.transport = transport
-        self.transcript: Transcript = Transcript()
+        self.transcript: Transcript = Transcript(operation.conversation_id)
         self.call: Call[None] = transport.begin(operation, self.transcript)
         self.opened: Opened | None = None
         self.started = False
@@ -296,11 +297,6 @@ class Reading:
             await opened.text.aclose()
 
     @property
-    def conversation_id(self) -> str | None:
-        """Give the conversation's id, once it is known."""
-        return self.transcript.conversation_id or self.call.operation.conversation_id
-
-    @property
     def abandoned(self) -> bool:
         """Tell whether a connection may be left open."""
         return self.started and not (self.closed or self.ended or self.transport.connections.closed)
@@ -310,14 +306,6 @@ class Reading:
         self.call.interrupt()
         if self.opened is not None:
             await self.opened.text.hang_up()
-
-    def reply(self) -> ChatReply:
-        """Make the reply so far."""
-        return self.transcript.reply(self.conversation_id, self.call.meta)
-
-    def partial(self) -> ChatReply | None:
-        """Make the reply so far, where anything was handed out."""
-        return self.reply() if self.transcript.begun else None
 
     def check_whole(self) -> None:
         """Refuse to let an end that was not proved look like one."""
@@ -332,7 +320,7 @@ class Reading:
         else:
             key = self.call.operation.idempotency_key or ""
             error = StreamInterruptedError("The stream was closed or cancelled before its end.", key)
-        error.charged, error.partial = self.call.charged_now, self.partial()
+        error.charged, error.partial = self.call.charged_now, self.call.partial
         self.call.tell(error)
         return error
 
@@ -358,18 +346,18 @@ class BlockReader:
 
     def events(self, block: str) -> Iterator[StreamEvent]:
         """Hand out the events of a block one by one; what breaks the stream is kept in `broken`."""
+        replay, transcript, late = self._replay, self._transcript, parsed(block)
         try:
-            late = parsed(block)
             for sse in late:
                 self.alive = True
                 for event in self._meant(sse):
-                    fresh = event if self._replay is None else self._replay.new_part(event)
+                    fresh = event if replay is None else replay.new_part(event)
                     if fresh is not None:
                         self._take(fresh)
                         yield fresh
                 if self.broken:
                     return
-                if self._transcript.done:
+                if transcript.done:
                     _note_second_done(late)
         except Divergence as divergence:
             self.broken = self._diverged(divergence)
@@ -401,7 +389,7 @@ class BlockReader:
     def _take(self, event: StreamEvent) -> None:
         """Check what is handed out, and write it down."""
         if type(event) is TextDelta:
-            known = self._transcript.conversation_id
+            known = self._transcript.told_id
             if known is not None and event.conversation_id not in (None, known):
                 raise WireError("the stream changed to another conversation")
             if self._transcript.length > MAX_TEXT:
@@ -409,7 +397,7 @@ class BlockReader:
         self._transcript.add(event)
 
     def _diverged(self, divergence: Divergence) -> Failure:
-        first = self._transcript.conversation_id
+        first = self._transcript.told_id
         error = StreamDivergedError(
             self._call.operation.idempotency_key or "",
             divergence.why,

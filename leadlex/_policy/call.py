@@ -15,6 +15,7 @@ from attrs import define, evolve, field
 from leadlex._errors import ClientClosedError, LeadLexError, StreamInterruptedError
 from leadlex._protocol.operation import Operation
 from leadlex._values.metadata import Attempt, Charged, Meta
+from leadlex._values.models import ChatReply
 
 from .failures import UNREACHED, Failure, FailureKind, Progress, charged_after, worse
 from .transcript import Transcript
@@ -105,11 +106,16 @@ class Call(Generic[T]):
         error.meta = error.meta or self.meta
         self.tell(error)
         if self.transcript.begun:
-            error.partial = self.transcript.reply(self.operation.conversation_id, self.meta)
+            error.partial = self.partial
         if isinstance(error.__cause__, LeadLexError):
             error.__cause__.charged = error.charged
             self.tell(error.__cause__)
         return error
+
+    @property
+    def partial(self) -> ChatReply | None:
+        """Give the reply so far, where anything was handed out."""
+        return self.transcript.reply(self.meta) if self.transcript.begun else None
 
     @property
     def charged_now(self) -> Charged:
