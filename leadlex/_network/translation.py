@@ -46,7 +46,7 @@ from leadlex._protocol.operation import Operation
 from leadlex._protocol.problems import WireProblem
 from leadlex._values.metadata import Meta
 
-from .timeouts import Expired
+from .timeouts import clock_of
 
 REDIRECTS: Final = frozenset({300, 301, 302, 303, 307, 308})  # RFC 9110, 15.4: those that name another place
 
@@ -189,9 +189,7 @@ class Translator:
         return Failure(kind, told)
 
     def _connection_error(self, kind: FailureKind, error: Exception, progress: Progress) -> APIConnectionError:
-        clock, proxy = _clock_of(error), self._proxy(progress)
-        if clock == "idle" and not progress.may_have_acted:
-            clock = "connect"  # a proxy was waited for
+        clock, proxy = clock_of(error, started=progress.may_have_acted), self._proxy(progress)
         if clock is not None:
             way = f"It was tried through the proxy {proxy}." if proxy and kind in _UNREACHED else ""
             hint = self._reason(error) if clock == "pool" else way
@@ -300,22 +298,6 @@ def _between(meta: Meta) -> str:
     known = (meta.headers.get("server"), meta.headers.get("content-type", "no content type"))
     told = ", ".join(printable(each, _SHOWN) for each in known if each)
     return f"Something between here and LeadLex answered {meta.status_code} ({told})"
-
-
-_CLOCKS: Final[dict[type[Exception], TimeoutName]] = {
-    httpx.ConnectTimeout: "connect",
-    httpx.WriteTimeout: "write",
-    httpx.PoolTimeout: "pool",
-    httpx.ReadTimeout: "idle",
-    httpcore.ConnectTimeout: "connect",
-    httpcore.WriteTimeout: "write",
-    httpcore.PoolTimeout: "pool",
-    httpcore.ReadTimeout: "idle",
-}
-
-
-def _clock_of(error: Exception) -> TimeoutName | None:
-    return error.clock if isinstance(error, Expired) else _CLOCKS.get(type(error))
 
 
 def _is_nonsense(error: Exception) -> bool:

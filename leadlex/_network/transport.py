@@ -195,29 +195,25 @@ class Transport:
         call.attempts += 1
         call.attempt_began = self.clock.now()
         call.progress.handed_over = True
-        response = await home.client.send(self._request(call), stream=True, auth=None, follow_redirects=False)
+        response = await home.client.send(self._request(call, clocks), stream=True, auth=None, follow_redirects=False)
         home.responses.add(response)
-        # httpcore looks the read timeout up again for the body; until the head, Lexi may think. Who is not httpcore,
-        # and so gives no trace of it, may not look.
-        response.request.extensions["timeout"]["read"] = clocks.idle
-        clocks.counts_idle = not call.progress.traced
+        clocks.note_head(traced=call.progress.traced)
         return response
 
-    def _request(self, call: Call[Any]) -> httpx.Request:
-        timeout, progress = self.settings.timeout, call.progress
-        times = {"connect": timeout.connect, "write": timeout.write, "pool": timeout.pool, "read": None}
+    def _request(self, call: Call[Any], clocks: Clocks) -> httpx.Request:
+        progress = call.progress
 
         async def trace(name: str, info: Mapping[str, Any]) -> None:  # httpcore awaits it
             progress.note(name, info)
             if progress.status is None:  # a proxy's answer is a part of connecting, Lexi's takes its time
-                times["read"] = None if progress.started else timeout.connect
+                clocks.note_waiting(started=progress.started)
 
         request = httpx.Request(
             call.operation.method,
             self._url(call.operation),
             headers=self._headers(call.operation),
             content=call.operation.body,
-            extensions={"timeout": times, "trace": trace},
+            extensions={"timeout": clocks.times, "trace": trace},
         )
         if call.operation.query:
             request.url = DiscreetURL(request.url)
