@@ -16,10 +16,10 @@ import httpx
 from ._api_key import key_of
 from ._config import DEFAULT_RETRIES, DEFAULT_TIMEOUT, UNSET, RetryPolicy, Timeout, Unset, policy_of, timeout_of, whole
 from ._logging import configure
-from ._network.call import Seen
 from ._network.clients import connections_for
 from ._network.clock import Clock
 from ._network.retry_quota import RetryQuota
+from ._network.seen import Seen
 from ._network.transport import Transport
 from ._pager import AsyncPager
 from ._protocol import endpoints

@@ -19,10 +19,11 @@ from httpx_sse import ServerSentEvent
 
 from ._errors import ClientClosedError, LeadLexError, StreamBusyError, StreamDivergedError, StreamInterruptedError
 from ._logging import record
-from ._network.call import Call
-from ._network.translation import cut_short, let_pass
-from ._network.transport import Opened, Transport
-from ._policy.failures import Failure, FailureKind
+from ._network.bodies import GuardedText
+from ._network.translation import let_pass
+from ._network.transport import Broken, Opened, Transport
+from ._policy.call import Call
+from ._policy.failures import Failure, FailureKind, cut_short
 from ._policy.replay import Divergence, Replay
 from ._policy.transcript import Transcript
 from ._protocol.endpoints import check_key_life
@@ -71,7 +72,7 @@ class AsyncChatStream:
 
     def __init__(self, reading: Reading) -> None:
         self._reading = reading
-        self._blocks = _read(reading)
+        self._batches = reading.batches()
         self._batch: Iterator[StreamEvent] = iter(())
         self._busy = False
 
@@ -92,7 +93,7 @@ class AsyncChatStream:
             raise busy(self)
         self._busy, handled = True, sys.exception()
         try:
-            return await self._blocks.__anext__()
+            return await self._batches.__anext__()
         except BaseException as end:
             let_pass(end, handled)
             # Whatever a generator raises, a cancellation too, it is over and has closed its connection.
@@ -153,17 +154,17 @@ class AsyncChatStream:
         if self._busy:
             await self._reading.interrupt()
         else:
-            await self._blocks.aclose()
+            await self._batches.aclose()
 
     @property
     def reply(self) -> ChatReply:
         """Give the answer as far as it has come."""
-        return self._reading.reply()
+        return self._reading.transcript.reply(self._reading.call.meta)
 
     @property
     def conversation_id(self) -> str | None:
         """Give the conversation's id, once it is known."""
-        return self._reading.conversation_id
+        return self._reading.transcript.conversation_id
 
     @property
     def idempotency_key(self) -> str:
@@ -202,8 +203,9 @@ class AsyncChatStream:
 
 def about(stream: AsyncChatStream, error: E) -> E:
     """Return an error with what is known of the call of a stream."""
-    error.charged, error.partial = stream.charged, stream._reading.partial()  # noqa: SLF001  # the same room
-    stream._reading.call.tell(error)  # noqa: SLF001  # the same
+    call = stream._reading.call  # noqa: SLF001  # the same room
+    error.charged, error.partial = stream.charged, call.partial
+    call.tell(error)
     return error
 
 
@@ -242,22 +244,57 @@ class Reading:
 
     def __init__(self, transport: Transport, operation: Operation[None]) -> None:
         self.transport = transport
-        self.call: Call[None] = transport.begin(operation)
+        self.transcript: Transcript = Transcript(operation.conversation_id)
+        self.call: Call[None] = transport.begin(operation, self.transcript)
         self.opened: Opened | None = None
-        self.transcript: Transcript = Transcript()
-        self.replay: Replay | None = None
-        self.failure: Failure | None = None
-        self.half: str = ""
         self.started = False
-        self.alive: bool = False
         self.closed = False
         self.ended = False
         self.error: LeadLexError | None = None
 
-    @property
-    def conversation_id(self) -> str | None:
-        """Give the conversation's id, once it is known."""
-        return self.transcript.conversation_id or self.call.operation.conversation_id
+    async def batches(self) -> AsyncGenerator[Iterator[StreamEvent], None]:
+        """Open the stream, hand out its events block by block, and open it again where it may be continued."""
+        # The clocks of a call run from its first use, not from when its handle was made.
+        self.call = self.transport.begin(self.call.operation, self.transcript)
+        check_key_life(self.call.operation, self.transport.clock.wall())
+        self.started = True
+        blocks = BlockReader(self.call)
+        while not self.transcript.done:
+            opened = self.opened = self._checked(await self.transport.open(self.call, blocks.broken))
+            blocks = BlockReader(self.call)
+            try:
+                async for block in opened.text:
+                    yield blocks.events(block)
+                    if blocks.alive:
+                        opened.clocks.note_event()
+                    blocks.alive = False
+                    if blocks.broken or self.transcript.done:
+                        break
+                else:
+                    blocks.broken = cut_short()
+            except Exception as error:  # noqa: BLE001  # whatever it is, it is translated
+                blocks.broken = error
+            finally:
+                await self._finish(opened)
+
+    def _checked(self, opened: Opened | LeadLexError) -> Opened:
+        """Return what was opened, or raise why there is nothing."""
+        if isinstance(opened, Opened):
+            return opened
+        if self.closed:
+            raise self.unfinished() from None
+        raise opened from opened.__cause__
+
+    async def _finish(self, opened: Opened) -> None:
+        """Close the connection, or read it to its end so that the next call uses it again."""
+        done = self.transcript.done
+        if done is not None:
+            self.transport.succeeded(self.call)
+            self.transport.seen.note_credits(done.credits_remaining, is_repeat=self.call.is_repeat)
+            with anyio.move_on_after(_DRAIN, shield=True):
+                await _drain(opened.text)
+        with anyio.CancelScope(shield=True):
+            await opened.text.aclose()
 
     @property
     def abandoned(self) -> bool:
@@ -266,18 +303,9 @@ class Reading:
 
     async def interrupt(self) -> None:
         """End another task's wait for the next event: for a head, between two attempts, or for bytes."""
-        if self.call.waits is not None:
-            self.call.waits.cancel()
+        self.call.interrupt()
         if self.opened is not None:
             await self.opened.text.hang_up()
-
-    def reply(self) -> ChatReply:
-        """Make the reply so far."""
-        return self.transcript.reply(self.conversation_id, self.call.meta)
-
-    def partial(self) -> ChatReply | None:
-        """Make the reply so far, where anything was handed out."""
-        return self.reply() if self.transcript.begun else None
 
     def check_whole(self) -> None:
         """Refuse to let an end that was not proved look like one."""
@@ -292,151 +320,98 @@ class Reading:
         else:
             key = self.call.operation.idempotency_key or ""
             error = StreamInterruptedError("The stream was closed or cancelled before its end.", key)
-        error.charged, error.partial = self.call.charged_now, self.partial()
+        error.charged, error.partial = self.call.charged_now, self.call.partial
         self.call.tell(error)
         return error
 
+
+class BlockReader:
+    """Make events of the blocks of one attempt, and hand out those that are new.
+
+    Args:
+        call: What is answered, with what was handed out before.
+
+    Attributes:
+        alive: Whether anything came since the clocks were told.
+        broken: What ended the attempt, if anything.
+    """
+
+    def __init__(self, call: Call[None]) -> None:
+        self.alive: bool = False
+        self.broken: Broken | None = None
+        self._call = call
+        self._transcript = call.transcript
+        self._replay = Replay(call.transcript) if call.transcript.begun else None
+        self._half: str = ""
+
     def events(self, block: str) -> Iterator[StreamEvent]:
-        """Hand out the events of a block one by one; what breaks the stream is kept in `failure`."""
+        """Hand out the events of a block one by one; what breaks the stream is kept in `broken`."""
+        replay, transcript, late = self._replay, self._transcript, parsed(block)
         try:
-            late = parsed(block)
             for sse in late:
                 self.alive = True
                 for event in self._meant(sse):
-                    fresh = event if self.replay is None else self.replay.new_part(event)
+                    fresh = event if replay is None else replay.new_part(event)
                     if fresh is not None:
                         self._take(fresh)
                         yield fresh
-                if self.transcript.done:
+                if self.broken:
+                    return
+                if transcript.done:
                     _note_second_done(late)
+        except Divergence as divergence:
+            self.broken = self._diverged(divergence)
         except Exception as error:  # noqa: BLE001  # whatever it is, it is translated
-            self.failure = _failure(self, error)
-
-    def _take(self, event: StreamEvent) -> None:
-        """Check what is handed out, and write it down."""
-        if type(event) is TextDelta:
-            known = self.transcript.conversation_id
-            if known is not None and event.conversation_id not in (None, known):
-                raise WireError("the stream changed to another conversation")
-            if self.transcript.length > MAX_TEXT:
-                raise Unusable(f"its text is longer than {MAX_TEXT >> 20} Mi characters")
-        self.transcript.add(event)
+            self.broken = error
 
     def _meant(self, sse: ServerSentEvent) -> tuple[StreamEvent, ...]:
         event = event_of(sse.event, sse.data)
         if type(event) is TextDelta:
             return (self._whole_characters(event),)
         if isinstance(event, WireProblem):
-            raise _Problem(event)
+            self.broken = event
+            return ()
         if isinstance(event, End):
             event = Done()
-        if type(event) is Done and self.half:
-            return TextDelta(repaired(self.half)), event
+        if type(event) is Done and self._half:
+            return TextDelta(repaired(self._half)), event
         return (event,)
 
     def _whole_characters(self, event: TextDelta) -> TextDelta:
         """Hold back half of a surrogate pair until its other half comes, and replace one that never will."""
-        text = self.half + event.delta
+        text = self._half + event.delta
         if text.isascii():
             return event
-        self.half = text[-1] if "\ud800" <= text[-1] <= "\udbff" else ""
-        whole = repaired(text[: len(text) - len(self.half)])
+        self._half = text[-1] if "\ud800" <= text[-1] <= "\udbff" else ""
+        whole = repaired(text[: len(text) - len(self._half)])
         return event if whole == event.delta else evolve(event, delta=whole)
 
+    def _take(self, event: StreamEvent) -> None:
+        """Check what is handed out, and write it down."""
+        if type(event) is TextDelta:
+            known = self._transcript.told_id
+            if known is not None and event.conversation_id not in (None, known):
+                raise WireError("the stream changed to another conversation")
+            if self._transcript.length > MAX_TEXT:
+                raise Unusable(f"its text is longer than {MAX_TEXT >> 20} Mi characters")
+        self._transcript.add(event)
 
-class _Problem(Exception):
-    """Carry an `error` event to where the attempt ends."""
-
-    def __init__(self, problem: WireProblem) -> None:
-        super().__init__(problem.code)
-        self.problem = problem
-
-
-async def _read(reading: Reading) -> AsyncGenerator[Iterator[StreamEvent], None]:
-    """Open the stream, hand out its events block by block, and open it again where it may be continued."""
-    # The clocks of a call run from its first use, not from when its handle was made.
-    transport = reading.transport
-    call = reading.call = transport.begin(reading.call.operation)
-    check_key_life(call.operation, transport.clock.wall())
-    reading.started = True
-    while True:
-        reading.failure = None
-        opened = await transport.open(call)
-        if isinstance(opened, Failure):
-            reading.failure = _unopened(reading, opened)
-        else:
-            reading.opened = opened
-            try:
-                async for block in opened.text:
-                    yield reading.events(block)
-                    if reading.alive:
-                        opened.clocks.note_event()
-                    reading.alive = False
-                    if reading.failure or reading.transcript.done:
-                        break
-            except Exception as error:  # noqa: BLE001  # whatever it is, it is translated
-                reading.failure = _failure(reading, error)
-            finally:
-                await _finish(reading, opened)
-        if reading.transcript.done:
-            return
-        await _again(reading, reading.failure or cut_short())
+    def _diverged(self, divergence: Divergence) -> Failure:
+        first = self._transcript.told_id
+        error = StreamDivergedError(
+            self._call.operation.idempotency_key or "",
+            divergence.why,
+            delivered=self._transcript.text,
+            replayed_prefix=divergence.replayed,
+            conversation_ids=(first, divergence.conversation_id or first),
+        )
+        return Failure(FailureKind.PAYLOAD, error)
 
 
-async def _again(reading: Reading, failure: Failure) -> None:
+async def _drain(text: GuardedText) -> None:
+    text.drain()
     try:
-        if reading.closed:
-            raise reading.unfinished()
-        await reading.transport.again(reading.call, failure, reading.transcript)
-    except LeadLexError as error:
-        told = reading.unfinished() if reading.closed else error
-        raise told from error.__cause__
-    reading.half = ""
-    reading.replay = Replay(reading.transcript) if reading.transcript.begun else None
-
-
-def _failure(reading: Reading, error: Exception) -> Failure:
-    call, transport = reading.call, reading.transport
-    if isinstance(error, _Problem):
-        return transport.failed_event(call, error.problem)
-    if isinstance(error, Divergence):
-        return Failure(FailureKind.PAYLOAD, _diverged(reading, error))
-    return transport.failure(call, error)
-
-
-def _unopened(reading: Reading, failure: Failure) -> Failure:
-    """Take what is no stream at all, and comes in place of one that is under way, for somebody else's answer."""
-    under_way = reading.call.head_seen and failure.kind is FailureKind.PAYLOAD
-    return evolve(failure, kind=FailureKind.FOREIGN) if under_way else failure
-
-
-def _diverged(reading: Reading, divergence: Divergence) -> StreamDivergedError:
-    transcript = reading.transcript
-    return StreamDivergedError(
-        reading.call.operation.idempotency_key or "",
-        divergence.why,
-        delivered=transcript.text,
-        replayed_prefix=divergence.replayed,
-        conversation_ids=(transcript.conversation_id, divergence.conversation_id or transcript.conversation_id),
-    )
-
-
-async def _finish(reading: Reading, opened: Opened) -> None:
-    """Close the connection, or read it to its end so that the next call uses it again."""
-    done = reading.transcript.done
-    if done is not None:
-        reading.transport.succeeded(reading.call)
-        reading.transport.seen.note_credits(done.credits_remaining, is_repeat=reading.call.is_repeat)
-        with anyio.move_on_after(_DRAIN, shield=True):
-            await _drain(opened)
-    with anyio.CancelScope(shield=True):
-        await opened.text.aclose()
-
-
-async def _drain(opened: Opened) -> None:
-    opened.text.drain()
-    try:
-        async for block in opened.text:
+        async for block in text:
             _note_second_done(parsed(block))
     except Exception:  # noqa: BLE001  # the answer is whole; how its connection ends is no matter
         return

@@ -54,7 +54,7 @@ class AsyncThread:
     def conversation_id(self) -> str | None:
         """Give the conversation's id, once it is known."""
         if self._conversation_id is None and self._transcript is not None:
-            self._conversation_id = self._transcript.conversation_id
+            self._conversation_id = self._transcript.told_id
         return self._conversation_id
 
     async def chat(self, message: str) -> ChatReply:

@@ -16,6 +16,8 @@ from types import TracebackType
 from typing import Any, Final
 
 import anyio
+import httpcore
+import httpx
 from anyio.lowlevel import RunVar, checkpoint, current_token
 
 from leadlex._config import Timeout
@@ -156,6 +158,24 @@ class Expired(Exception):
         self.clock: TimeoutName = clock
 
 
+_CLOCKS: Final[dict[type[Exception], TimeoutName]] = {
+    httpx.ConnectTimeout: "connect",
+    httpx.WriteTimeout: "write",
+    httpx.PoolTimeout: "pool",
+    httpx.ReadTimeout: "idle",
+    httpcore.ConnectTimeout: "connect",
+    httpcore.WriteTimeout: "write",
+    httpcore.PoolTimeout: "pool",
+    httpcore.ReadTimeout: "idle",
+}
+
+
+def clock_of(error: Exception, *, started: bool) -> TimeoutName | None:
+    """Return the clock that ran out, if one did; before the request was started, what was read is a proxy's answer."""
+    clock = error.clock if isinstance(error, Expired) else _CLOCKS.get(type(error))
+    return "connect" if clock == "idle" and not started else clock
+
+
 class Clocks:
     """Count the time of one attempt; the caller's own time between two events does not count, but for `total`.
 
@@ -166,13 +186,20 @@ class Clocks:
         streams: Whether events are waited for.
 
     Attributes:
-        counts_idle: Whether `idle` is counted here, for a transport that can't be told it once the head was read.
+        times: What httpcore is told, which looks each up as it begins to wait.
     """
 
     def __init__(
         self, timeout: Timeout, deadline: float | None, now: Callable[[], float] = time.monotonic, *, streams: bool
     ) -> None:
-        self.idle: float = timeout.idle
+        self.times: dict[str, float | None] = {
+            "connect": timeout.connect,
+            "write": timeout.write,
+            "pool": timeout.pool,
+            "read": None,
+        }
+        self._connect = timeout.connect
+        self._idle = timeout.idle
         self._event_idle = timeout.event_idle
         self._deadline = deadline
         self._now = now
@@ -180,7 +207,19 @@ class Clocks:
         self._allowed = timeout.first_event if streams else _NEVER
         self._ends: float | None = None
         self._spare = dict[TimeoutName, float]()
-        self.counts_idle: bool = False
+        self._counts_idle = False
+
+    def note_waiting(self, *, started: bool) -> None:
+        """Let a proxy answer as long as connecting may take, and Lexi think."""
+        self.times["read"] = None if started else self._connect
+
+    def note_head(self, *, traced: bool) -> None:
+        """Count `idle` from here on, the head being read.
+
+        httpcore does, at no cost; what gives no trace of itself is not httpcore and may not look, so it is done here.
+        """
+        self.times["read"] = self._idle
+        self._counts_idle = not traced
 
     def note_event(self) -> None:
         """Give the next event a time of its own, which begins when it is waited for."""
@@ -206,11 +245,11 @@ class Clocks:
         seconds, clock = self.next_end()
         if seconds <= 0:
             seconds = self._last_look(clock)
-        if not self.counts_idle:
-            if seconds >= self.idle:
+        if not self._counts_idle:
+            if seconds >= self._idle:
                 return await source.__anext__()
-        elif self.idle < seconds:
-            seconds, clock = self.idle, "idle"
+        elif self._idle < seconds:
+            seconds, clock = self._idle, "idle"
         with Limit(seconds):
             return await source.__anext__()
         raise Expired(clock)

@@ -23,18 +23,15 @@ from leadlex._errors import (
     APIConnectionError,
     APIResponseError,
     APITimeoutError,
-    ClientClosedError,
     Facts,
     LeadLexError,
     PermissionDeniedError,
     RateLimitError,
-    StreamInterruptedError,
     TimeoutName,
     printable,
     status_error_class,
 )
 from leadlex._policy.failures import (
-    UNREACHED,
     Failure,
     FailureKind,
     Progress,
@@ -49,7 +46,7 @@ from leadlex._protocol.operation import Operation
 from leadlex._protocol.problems import WireProblem
 from leadlex._values.metadata import Meta
 
-from .timeouts import Expired
+from .timeouts import clock_of
 
 REDIRECTS: Final = frozenset({300, 301, 302, 303, 307, 308})  # RFC 9110, 15.4: those that name another place
 
@@ -58,14 +55,6 @@ _SHOWN: Final = 200
 
 
 _USERINFO: Final = re.compile(r"//[^/?#]*@")  # RFC 3986, 3.2.1: it may hold a password
-
-
-class RejectedResponse(Exception):
-    """Carry a `Failure` up to where the attempt ends."""
-
-    def __init__(self, failure: Failure) -> None:
-        super().__init__(failure.kind)
-        self.failure = failure
 
 
 @frozen(eq=False, repr=False)
@@ -163,6 +152,11 @@ class Translator:
         words = f"{_between(meta)}: {self._head_of(body)}"
         return self._unusable(words, meta, FailureKind.PAYLOAD, {"advice": self._in_between})
 
+    def no_json(self, meta: Meta, body: bytes, error: WireError) -> Failure:
+        """Say what came in place of JSON: a page is worth showing; broken JSON may be what Lexi wrote, and is not."""
+        is_page = "json" not in meta.headers.get("content-type", "")
+        return self.other_answer(meta, body) if is_page else self.unusable(str(error), meta)
+
     def redirect(self, meta: Meta | None) -> Failure:
         """Refuse to send the key to another place."""
         place = _USERINFO.sub("//…@", meta.headers.get("location") or "nowhere") if meta else "a place that is no URL"
@@ -195,9 +189,7 @@ class Translator:
         return Failure(kind, told)
 
     def _connection_error(self, kind: FailureKind, error: Exception, progress: Progress) -> APIConnectionError:
-        clock, proxy = _clock_of(error), self._proxy(progress)
-        if clock == "idle" and not progress.may_have_acted:
-            clock = "connect"  # a proxy was waited for
+        clock, proxy = clock_of(error, started=progress.may_have_acted), self._proxy(progress)
         if clock is not None:
             way = f"It was tried through the proxy {proxy}." if proxy and kind in _UNREACHED else ""
             hint = self._reason(error) if clock == "pool" else way
@@ -308,22 +300,6 @@ def _between(meta: Meta) -> str:
     return f"Something between here and LeadLex answered {meta.status_code} ({told})"
 
 
-_CLOCKS: Final[dict[type[Exception], TimeoutName]] = {
-    httpx.ConnectTimeout: "connect",
-    httpx.WriteTimeout: "write",
-    httpx.PoolTimeout: "pool",
-    httpx.ReadTimeout: "idle",
-    httpcore.ConnectTimeout: "connect",
-    httpcore.WriteTimeout: "write",
-    httpcore.PoolTimeout: "pool",
-    httpcore.ReadTimeout: "idle",
-}
-
-
-def _clock_of(error: Exception) -> TimeoutName | None:
-    return error.clock if isinstance(error, Expired) else _CLOCKS.get(type(error))
-
-
 def _is_nonsense(error: Exception) -> bool:
     """Tell whether bytes came that are not HTTP, other than that they ended."""
     if not isinstance(error, httpx.RemoteProtocolError | httpcore.RemoteProtocolError | httpx.DecodingError):
@@ -385,24 +361,6 @@ def let_pass(error: BaseException, handled: BaseException | None) -> None:
     """Take our frames off a cancellation, or whatever else leaves without being translated; not the caller's own."""
     if not isinstance(error, LeadLexError):
         without_traceback(error, handled)
-
-
-# A stream that began and then broke so is interrupted; after the others the answer itself says what is wrong.
-_INTERRUPTING: Final = UNREACHED | {FailureKind.CUT, FailureKind.WRITE, FailureKind.LOST, FailureKind.IN_FLIGHT}
-
-
-def cut_short() -> Failure:
-    """Say that a stream ended without saying that it was whole."""
-    return Failure(FailureKind.CUT, APIConnectionError("The stream ended without `done`."))
-
-
-def interrupted(failure: Failure, idempotency_key: str) -> LeadLexError:
-    """Return what a user is told when a stream that had begun broke off so."""
-    if failure.kind not in _INTERRUPTING or isinstance(failure.error, ClientClosedError):
-        return failure.error
-    error = StreamInterruptedError(f"The answer broke off: {failure.error.problem}", idempotency_key)
-    error.__cause__ = failure.error
-    return error
 
 
 MAX_ERROR: Final = 64 << 10

@@ -1,16 +1,16 @@
 """Send, and send again: the only place that sends or sleeps.
 
-Rule: the edge does and decides nothing. What may be repeated, after how long and what was charged is `_retry`'s to say;
-here an attempt ends as a value or as a `Failure`.
+Rule: the edge does and decides nothing. What may be repeated, after how long and what was charged is the policy's to
+say; here an attempt ends as a value or as a `Failure`, and a call as a value or as an error.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Any, Final, TypeVar
 
 import anyio
 import httpx
@@ -18,8 +18,9 @@ from attrs import frozen
 
 from leadlex._errors import ClientClosedError, LeadLexError
 from leadlex._logging import record
-from leadlex._policy.failures import UNREACHED, Failure, FailureKind, Progress, charged_after, worse
-from leadlex._policy.retry import may_repeat, may_resume, pause_before, too_late
+from leadlex._policy.call import Call
+from leadlex._policy.failures import Failure, FailureKind, Progress
+from leadlex._policy.retry import Retry, next_attempt
 from leadlex._policy.transcript import Transcript
 from leadlex._protocol.headers import rate_limit_of
 from leadlex._protocol.json_text import Unusable, WireError, loads_bytes
@@ -29,15 +30,24 @@ from leadlex._settings import USER_AGENT, Settings
 from leadlex._values.metadata import Attempt, Meta, RateLimit
 
 from .bodies import MAX_JSON, GuardedText, close, read_all
-from .call import Call, Seen
 from .clock import Clock
 from .loops import ConnectionsByLoop
 from .retry_quota import RetryQuota
+from .seen import Seen
 from .timeouts import Clocks, Expired
-from .translation import MAX_ERROR, RejectedResponse, Translator, detach, interrupted, let_pass, without_traceback
+from .translation import MAX_ERROR, Translator, detach, let_pass, without_traceback
 from .urls import DiscreetURL, parsed_url
 
 T = TypeVar("T")
+V = TypeVar("V")
+
+Take = Callable[[Call[T], httpx.Response, Clocks], Awaitable[V | Failure]]
+"""Makes of an answer whose head was read what an attempt is made for, and closes what is not handed on."""
+
+
+Broken = Failure | Exception | WireProblem
+"""What ended an attempt: translated already, raised, or an `error` event."""
+
 
 MAX_HEADERS: Final = 1000
 
@@ -86,19 +96,20 @@ class Transport:
         Raises:
             LeadLexError: It could not be had; the error says what was charged.
         """
-        call = self.begin(operation)
+        call, ended = self.begin(operation), None
         try:
-            while True:
-                outcome = await self._attempt(call)
+            while ended is None:
+                outcome = await self._attempt(call, self._answer)
                 if not isinstance(outcome, Failure):
                     return outcome
-                await self.again(call, outcome)
+                ended = await self._again(call, outcome)
         except BaseException as error:
             let_pass(error, call.handled)
             raise
+        raise ended
 
-    def begin(self, operation: Operation[T]) -> Call[T]:
-        """Open the record of a call."""
+    def begin(self, operation: Operation[T], transcript: Transcript | None = None) -> Call[T]:
+        """Open the record of a call, which hands out what a transcript keeps."""
         total = self.settings.timeout.total_of(streams=operation.streams)
         now, wall = self.clock.now(), self.clock.wall()
         first_sent = operation.first_sent or datetime.fromtimestamp(int(wall), UTC)
@@ -110,71 +121,72 @@ class Transport:
             key_sent=now - max(0.0, wall - first_sent.timestamp()),
             attempt_began=now,
             handled=sys.exception(),
+            transcript=transcript or Transcript(),
         )
 
-    async def _attempt(self, call: Call[T]) -> T | Failure:
-        clocks = Clocks(self.settings.timeout, call.deadline, self.clock.now, streams=False)
+    async def _attempt(self, call: Call[T], take: Take[T, V]) -> V | Failure:
+        """Make one attempt: send, and take the answer."""
+        clocks = Clocks(self.settings.timeout, call.deadline, self.clock.now, streams=call.operation.streams)
+        seconds, clock = clocks.next_end()
         call.meta, call.progress = None, Progress()
         try:
-            with self.connections.here().waiting(clocks.next_end()[0]) as call.waits:
-                response = await self._head(call, clocks)
-                try:
-                    return await self._answer(call, response, clocks)
-                finally:
-                    await close(response)
-            raise Expired("total")  # noqa: TRY301  # translated with all the others
+            with self.connections.here().waiting(seconds) as scope:
+                call.stop = scope.cancel
+                return await take(call, await self._head(call, clocks), clocks)
         except Exception as error:  # noqa: BLE001  # whatever it is, it is translated
-            return self.failure(call, error)
+            return self._failure(call, error)
+        return self._failure(call, Expired(clock))
 
-    async def _answer(self, call: Call[T], response: httpx.Response, clocks: Clocks) -> T:
-        meta, empty = self._meta(call, response), call.operation.empty
-        if not (response.status_code == 200 or (empty and response.is_success)):  # noqa: PLR2004  # RFC 9110, 15.3.1
-            raise RejectedResponse(await self._rejection(call, response, clocks, meta))
-        body = await read_all(response, clocks, MAX_JSON)
-        answer = None if empty and not body else self._loads(meta, body)
+    async def _answer(self, call: Call[T], response: httpx.Response, clocks: Clocks) -> T | Failure:
+        try:
+            meta = self._meta(call, response)
+            empty = call.operation.empty and response.is_success
+            if response.status_code != 200 and not empty:  # noqa: PLR2004  # RFC 9110, 15.3.1
+                return await self._rejection(call, response, clocks, meta)
+            return self._value(call, meta, await read_all(response, clocks, MAX_JSON))
+        finally:
+            await close(response)
+
+    def _value(self, call: Call[T], meta: Meta, body: bytes) -> T | Failure:
+        try:
+            answer = None if call.operation.empty and not body else loads_bytes(body)
+        except WireError as error:
+            return self.translator.no_json(meta, body, error)
         problem = problem_of(answer)
         if problem:
-            raise RejectedResponse(self._refusal(call, meta, problem, body))
+            return self._refusal(call, meta, problem, body)
         value = call.operation.read(answer, meta)
         self.succeeded(call)
         return value
 
-    def _loads(self, meta: Meta, body: bytes) -> Any:  # noqa: ANN401  # JSON
-        try:
-            return loads_bytes(body)
-        except WireError:
-            # A page in place of JSON is worth showing; broken JSON may be what Lexi wrote, and is not.
-            if "json" in meta.headers.get("content-type", ""):
-                raise
-            raise RejectedResponse(self.translator.other_answer(meta, body)) from None
-
     # Streams -------------------------------------------------------------------------------------------------------
 
-    async def open(self, call: Call[Any]) -> Opened | Failure:
-        """Make one attempt to begin a stream; the caller closes what is opened."""
-        clocks = Clocks(self.settings.timeout, call.deadline, self.clock.now, streams=True)
-        seconds, clock = clocks.next_end()
-        call.meta, call.progress = None, Progress()
-        try:
-            with self.connections.here().waiting(seconds) as call.waits:
-                response = await self._head(call, clocks)
-                return await self._opened(call, response, clocks)
-            raise Expired(clock)  # noqa: TRY301  # translated with all the others
-        except Exception as error:  # noqa: BLE001  # whatever it is, it is translated
-            return self.failure(call, error)
+    async def open(self, call: Call[Any], broken: Broken | None = None) -> Opened | LeadLexError:
+        """Return a stream, begun or begun again after what broke it, or the error that ends the call.
 
-    async def _opened(self, call: Call[Any], response: httpx.Response, clocks: Clocks) -> Opened:
+        The caller closes what is opened.
+        """
+        ended = None if broken is None else await self._again(call, self._failure(call, broken))
+        while ended is None:
+            opened = await self._attempt(call, self._opened)
+            if isinstance(opened, Opened):
+                return opened
+            ended = await self._again(call, call.unopened(opened))
+        return ended
+
+    async def _opened(self, call: Call[Any], response: httpx.Response, clocks: Clocks) -> Opened | Failure:
+        opened = None
         try:
             meta = self._meta(call, response)
             media_type = response.headers.get("content-type", "").partition(",")[0].partition(";")[0]
             if response.status_code != 200 or media_type.strip().lower() != "text/event-stream":  # noqa: PLR2004  # 15.3.1
-                raise RejectedResponse(await self._rejection(call, response, clocks, meta))  # noqa: TRY301  # closes below
-            text = GuardedText(response, clocks)
-        except BaseException:
-            await close(response)
-            raise
-        call.head_seen = True
-        return Opened(text, clocks)
+                return await self._rejection(call, response, clocks, meta)
+            opened = Opened(GuardedText(response, clocks), clocks)
+            call.head_seen = True
+            return opened
+        finally:
+            if opened is None:
+                await close(response)
 
     # Heads ---------------------------------------------------------------------------------------------------------
 
@@ -183,29 +195,25 @@ class Transport:
         call.attempts += 1
         call.attempt_began = self.clock.now()
         call.progress.handed_over = True
-        response = await home.client.send(self._request(call), stream=True, auth=None, follow_redirects=False)
+        response = await home.client.send(self._request(call, clocks), stream=True, auth=None, follow_redirects=False)
         home.responses.add(response)
-        # httpcore looks the read timeout up again for the body; until the head, Lexi may think. Who is not httpcore,
-        # and so gives no trace of it, may not look.
-        response.request.extensions["timeout"]["read"] = clocks.idle
-        clocks.counts_idle = not call.progress.traced
+        clocks.note_head(traced=call.progress.traced)
         return response
 
-    def _request(self, call: Call[Any]) -> httpx.Request:
-        timeout, progress = self.settings.timeout, call.progress
-        times = {"connect": timeout.connect, "write": timeout.write, "pool": timeout.pool, "read": None}
+    def _request(self, call: Call[Any], clocks: Clocks) -> httpx.Request:
+        progress = call.progress
 
         async def trace(name: str, info: Mapping[str, Any]) -> None:  # httpcore awaits it
             progress.note(name, info)
             if progress.status is None:  # a proxy's answer is a part of connecting, Lexi's takes its time
-                times["read"] = None if progress.started else timeout.connect
+                clocks.note_waiting(started=progress.started)
 
         request = httpx.Request(
             call.operation.method,
             self._url(call.operation),
             headers=self._headers(call.operation),
             content=call.operation.body,
-            extensions={"timeout": times, "trace": trace},
+            extensions={"timeout": clocks.times, "trace": trace},
         )
         if call.operation.query:
             request.url = DiscreetURL(request.url)
@@ -282,124 +290,82 @@ class Transport:
     def _refusal(self, call: Call[Any], meta: Meta, problem: WireProblem, body: bytes) -> Failure:
         return self.translator.status(meta, problem, body, call.operation, self.clock.wall())
 
-    def failed_event(self, call: Call[Any], problem: WireProblem) -> Failure:
-        """Translate an `error` event."""
-        meta = call.meta or Meta(status_code=200)
-        return self.translator.event(meta, problem, call.operation, self.clock.wall())
-
-    def failure(self, call: Call[Any], error: Exception) -> Failure:
+    def _failure(self, call: Call[Any], broken: Broken) -> Failure:
         """Translate whatever ended an attempt."""
-        detach(error, call.handled)
-        if isinstance(error, RejectedResponse):
-            return error.failure
+        if isinstance(broken, Failure):
+            return broken
+        if isinstance(broken, WireProblem):
+            meta = call.meta or Meta(status_code=200)
+            return self.translator.event(meta, broken, call.operation, self.clock.wall())
+        detach(broken, call.handled)
         if self.connections.closed:
             return Failure(FailureKind.LOST if call.progress.may_have_acted else FailureKind.LOCAL, ClientClosedError())
-        if isinstance(error, LeadLexError):
-            return Failure(FailureKind.LOCAL, error)
-        return self.translator.exception(error, call.progress, call.meta, streams=call.head_seen)
+        if isinstance(broken, LeadLexError):
+            return Failure(FailureKind.LOCAL, broken)
+        return self.translator.exception(broken, call.progress, call.meta, streams=call.head_seen)
 
     # Again or not --------------------------------------------------------------------------------------------------
 
-    async def again(self, call: Call[Any], failure: Failure, handed_out: Transcript | None = None) -> None:
-        """Wait for the next attempt, or raise what ended the last one.
+    async def _again(self, call: Call[Any], failure: Failure) -> LeadLexError | None:
+        """Wait for the next attempt; where there is none, return the error that ends the call."""
+        if call.interrupted:
+            return failure.error
+        retry = self._decide(call, failure)
+        self._record(call, failure, retry)
+        if retry is not None:
+            closed = await self._rest(call, retry.delay)
+            if closed is None and self.clock.now() <= retry.last_start:
+                return None
+            failure = failure if closed is None else Failure(failure.kind, closed)
+        error = call.ended_by(failure)
+        if error.__cause__ is not None:
+            without_traceback(error.__cause__)
+        return error
 
-        Raises:
-            LeadLexError: There is no next attempt.
-        """
-        call.charged = worse(call.charged, charged_after(call.operation, failure.kind))
-        call.progress = Progress()
-        delay = None if self.connections.closed else self._delay(call, failure, handed_out)
-        self._record(call, failure, delay)
-        if delay is None:
-            self.fail(call, failure, handed_out)
-        try:
-            await self.rest(delay, call)
-        except ClientClosedError as error:
-            self.fail(call, Failure(failure.kind, error), handed_out)
-        if self._is_too_late(call, 0.0):
-            self.fail(call, failure, handed_out)
-
-    def _delay(self, call: Call[Any], failure: Failure, handed_out: Transcript | None) -> float | None:
-        call.note_failure(self.clock.now(), handed_out.extent if handed_out else 0)
-        if not self._may_go_on(call, failure.kind, handed_out):
+    def _decide(self, call: Call[Any], failure: Failure) -> Retry | None:
+        now, kind = self.clock.now(), failure.kind
+        call.note_failure(kind, now)
+        if self.connections.closed:
             return None
-        hint = self._hint(call, failure)
-        delay = pause_before(self.settings.policy, failure.kind, call.pauses, hint, self.clock.chance())
-        if delay is None or self._is_too_late(call, delay):
+        settings = self.settings
+        retry = next_attempt(call, failure, settings.policy, now, self.clock.chance(), resume=settings.resume)
+        if retry is None or (retry.takes_quota and not self._has_quota(call, kind)):
             return None
-        # To ask whether it is done is no attempt, and takes nothing from those of others.
-        if failure.kind is not FailureKind.IN_FLIGHT and not self._count(call, failure.kind, handed_out):
-            return None
-        return delay
+        call.note_retry(kind)
+        return retry
 
-    def _hint(self, call: Call[Any], failure: Failure) -> float | None:
-        """Return the seconds that the server asks to wait; in vain, where a page in its place asks for too many."""
-        under_way = call.head_seen and failure.kind in UNREACHED
-        return None if under_way and (failure.hint or 0.0) > self.settings.policy.max_hint else failure.hint
-
-    def _may_go_on(self, call: Call[Any], kind: FailureKind, handed_out: Transcript | None) -> bool:
-        if handed_out is not None and handed_out.begun:
-            return self.settings.resume and may_resume(kind, call.resumes, handed_out.length)
-        under_way = call.head_seen and kind in UNREACHED
-        return under_way or may_repeat(call.operation, self.settings.policy, kind, call.tries)
-
-    def _is_too_late(self, call: Call[Any], delay: float) -> bool:
-        now = self.clock.now()
-        first_failure = now if call.first_failure is None else call.first_failure
-        return too_late(self.settings.policy, now, delay, first_failure, call.deadline, call.key_sent)
-
-    def _count(self, call: Call[Any], kind: FailureKind, handed_out: Transcript | None) -> bool:
-        """Count one more attempt; tell whether the quota has room for it.
-
-        A stream under way is paid for: continuing it takes nothing from the quota, and an attempt that did not reach
-        the service is neither a retry nor a resume; the window bounds them.
-        """
-        if not call.head_seen:
-            taken = self.quota.take(kind)
-            if not taken:
-                return False
-            call.taken = taken
-        call.pauses += 1
-        if not (call.head_seen and kind in UNREACHED):
-            begun = handed_out is not None and handed_out.begun
-            call.resumes, call.tries = call.resumes + begun, call.tries + (not begun)
-        return True
+    def _has_quota(self, call: Call[Any], kind: FailureKind) -> bool:
+        taken = self.quota.take(kind)
+        call.taken = taken or call.taken
+        return bool(taken)
 
     def within(self, seconds: float) -> anyio.CancelScope:
         """Cancel what is still done inside after so many seconds, whatever it waits for."""
         return anyio.move_on_after(seconds)
 
-    async def rest(self, seconds: float, call: Call[Any] | None = None) -> None:
-        """Sleep, unless the client is closed, or the wait ended through the call.
+    async def rest(self, seconds: float) -> None:
+        """Sleep, unless the client is closed.
 
         Raises:
             ClientClosedError: It was.
         """
-        with self.connections.here().waiting() as scope:
-            if call is not None:
-                call.waits = scope
-            await self.clock.sleep(seconds)
-        if scope.cancelled_caught:
-            raise ClientClosedError(facts={"charged": "no"})
+        closed = await self._rest(None, seconds)
+        if closed is not None:
+            raise closed
 
-    def fail(self, call: Call[Any], failure: Failure, handed_out: Transcript | None = None) -> NoReturn:
-        """Raise what ended a call, with all that is known of it."""
-        key = call.operation.idempotency_key
-        error = interrupted(failure, key) if call.head_seen and key else failure.error
-        error.charged = worse(call.charged, "yes" if handed_out and handed_out.done else "no")
-        error.meta = error.meta or call.meta
-        call.tell(error)
-        if handed_out is not None and handed_out.begun:
-            error.partial = handed_out.reply(call.operation.conversation_id, call.meta)
-        if error.__cause__ is not None:
-            without_traceback(error.__cause__)
-            if isinstance(error.__cause__, LeadLexError):
-                error.__cause__.charged = error.charged
-                call.tell(error.__cause__)
-        raise error
+    async def _rest(self, call: Call[Any] | None, seconds: float) -> ClientClosedError | None:
+        """Sleep; return what is told where the client is closed, or the wait ended through the call."""
+        try:
+            with self.connections.here().waiting() as scope:
+                if call is not None:
+                    call.stop = scope.cancel
+                await self.clock.sleep(seconds)
+        except ClientClosedError as error:
+            return error
+        return ClientClosedError(facts={"charged": "no"}) if scope.cancelled_caught else None
 
-    def _record(self, call: Call[Any], failure: Failure, delay: float | None) -> None:
-        meta = call.meta
+    def _record(self, call: Call[Any], failure: Failure, retry: Retry | None) -> None:
+        meta, delay = call.meta, None if retry is None else retry.delay
         status, request_id = (meta.status_code, meta.request_id) if meta else (None, None)
         took = self.clock.now() - call.attempt_began
         kind = failure.kind.value

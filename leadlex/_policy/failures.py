@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from attrs import define, frozen
 
-from leadlex._errors import LeadLexError
+from leadlex._errors import APIConnectionError, LeadLexError
 from leadlex._protocol.operation import Operation, Repeat
 from leadlex._protocol.problems import WireProblem
 from leadlex._values.metadata import Charged
@@ -284,3 +284,8 @@ class Failure:
     kind: FailureKind
     error: LeadLexError
     hint: float | None = None
+
+
+def cut_short() -> Failure:
+    """Say that a stream ended without saying that it was whole."""
+    return Failure(FailureKind.CUT, APIConnectionError("The stream ended without `done`."))

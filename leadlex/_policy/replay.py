@@ -34,7 +34,7 @@ class Replay:
         self._expected = transcript.text
         self._steps = deque((step.tool, step.status) for step in transcript.tool_steps)
         self._forgotten = transcript.steps - len(transcript.tool_steps)
-        self._conversation_id = transcript.conversation_id
+        self._conversation_id = transcript.told_id
         self._thoughts = transcript.thoughts
         self._others = transcript.others
         self._at = 0

@@ -1,16 +1,19 @@
-"""When to try again, and after how long.
+"""Whether to try again, and after how long.
 
-Rule: pure; the clock, the randomness and the sleeping are the transport's.
+Rule: pure; the clock, the randomness, the quota and the sleeping are the transport's.
 """
 
 from __future__ import annotations
 
 from typing import Any, Final
 
+from attrs import frozen
+
 from leadlex._config import RetryPolicy
 from leadlex._protocol.operation import KEY_LIFE, Operation
 
-from .failures import REPEATS, THROTTLES, UNREACHED, FailureKind
+from .call import Call
+from .failures import REPEATS, THROTTLES, UNREACHED, Failure, FailureKind
 
 MAX_RESUMES: Final = 2
 
@@ -20,6 +23,56 @@ MAX_RESUMABLE: Final = 8 << 20
 
 
 IN_FLIGHT_PAUSE: Final = 1.0
+
+
+@frozen
+class Retry:
+    """Say that an attempt follows.
+
+    Args:
+        delay: The seconds to wait before it.
+        last_start: When it may begin at the latest, however long the wait really was.
+        takes_quota: Whether the quota must have room for it: not to ask whether the first request is done, and not to
+            continue a stream under way, which is paid for.
+    """
+
+    delay: float
+    last_start: float
+    takes_quota: bool
+
+
+def next_attempt(
+    call: Call[Any], failure: Failure, policy: RetryPolicy, now: float, chance: float, *, resume: bool
+) -> Retry | None:
+    """Return the attempt that follows a failure which the call has noted, or None where the call is given up.
+
+    Args:
+        call: The record of the call.
+        failure: What ended the last attempt.
+        policy: The user's.
+        now: The time, by the call's clock.
+        chance: From 0 to 1.
+        resume: Whether the user wants a broken stream continued.
+    """
+    if not _may_go_on(call, failure.kind, policy, resume=resume):
+        return None
+    last_start = last_start_of(policy, call.first_failure, call.deadline, call.key_sent)
+    delay = pause_before(policy, failure.kind, call.pauses, _hint(call, failure, policy), chance)
+    if delay is None or now + delay > last_start:
+        return None
+    return Retry(delay, last_start, takes_quota=not (call.head_seen or failure.kind is FailureKind.IN_FLIGHT))
+
+
+def _may_go_on(call: Call[Any], kind: FailureKind, policy: RetryPolicy, *, resume: bool) -> bool:
+    if call.transcript.begun:
+        return resume and may_resume(kind, call.resumes, call.transcript.length)
+    return call.is_unreached(kind) or may_repeat(call.operation, policy, kind, call.tries)
+
+
+def _hint(call: Call[Any], failure: Failure, policy: RetryPolicy) -> float | None:
+    """Return the seconds that the server asks to wait; in vain, where a page in its place asks for too many."""
+    in_vain = call.is_unreached(failure.kind) and (failure.hint or 0.0) > policy.max_hint
+    return None if in_vain else failure.hint
 
 
 def pause_before(policy: RetryPolicy, kind: FailureKind, tries: int, hint: float | None, chance: float) -> float | None:
@@ -54,9 +107,7 @@ def may_resume(kind: FailureKind, resumes: int, length: int) -> bool:
     return kind in UNREACHED or kind is FailureKind.IN_FLIGHT or resumes < MAX_RESUMES
 
 
-def too_late(
-    policy: RetryPolicy, now: float, delay: float, first_failure: float, deadline: float | None, key_sent: float
-) -> bool:
-    """Tell whether an attempt after `delay` would fall out of the window, the deadline or the life of the key."""
+def last_start_of(policy: RetryPolicy, first_failure: float, deadline: float | None, key_sent: float) -> float:
+    """Return when an attempt may begin at the latest: in the window, the deadline and the life of the key."""
     ends = [first_failure + policy.window, key_sent + KEY_LIFE]
-    return now + delay > min(ends if deadline is None else [*ends, deadline])
+    return min(ends if deadline is None else [*ends, deadline])

@@ -21,9 +21,15 @@ class Transcript:
     """Keep what was handed out; text in joined blocks, since a million small strings cost 62 MiB.
 
     Thinking and tool steps are kept up to a bound; from there on they are counted, so that a replay can skip them.
+
+    Args:
+        asked_id: The conversation that the question goes on with, if any.
+
+    Attributes:
+        told_id: The conversation that the answer says it belongs to.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, asked_id: str | None = None) -> None:
         self._pieces: list[str] = []
         self._blocks: list[str] = []
         self.length: int = 0
@@ -33,7 +39,8 @@ class Transcript:
         self.steps: int = 0
         self.others: int = 0
         self._room = KEPT
-        self.conversation_id: str | None = None
+        self._asked_id = asked_id
+        self.told_id: str | None = None
         self.done: Done | None = None
 
     def add(self, event: StreamEvent) -> None:
@@ -57,7 +64,7 @@ class Transcript:
         self._pieces.append(event.delta)
         self.length += len(event.delta)
         if event.conversation_id is not None:
-            self.conversation_id = event.conversation_id
+            self.told_id = event.conversation_id
         if len(self._pieces) >= _BLOCK:
             self._blocks.append("".join(self._pieces))
             self._pieces.clear()
@@ -90,12 +97,17 @@ class Transcript:
         """Tell whether the stream told of its charge; a bare `[DONE]` proves its end and no more."""
         return self.done is not None and self.done != Done()
 
-    def reply(self, conversation_id: str | None, meta: Meta | None) -> ChatReply:
+    @property
+    def conversation_id(self) -> str | None:
+        """Give the conversation's id, once it is known."""
+        return self.told_id or self._asked_id
+
+    def reply(self, meta: Meta | None) -> ChatReply:
         """Make the reply as far as it has come."""
         done = self.done or Done()
         return ChatReply(
             response=self.text,
-            conversation_id=self.conversation_id or conversation_id,
+            conversation_id=self.conversation_id,
             message_id=done.message_id,
             credits_remaining=done.credits_remaining,
             thinking=tuple(self.thinking),

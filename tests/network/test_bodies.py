@@ -26,8 +26,9 @@ from leadlex import (
 from leadlex._api_key import ApiKey
 from leadlex._network.bodies import MAX_DRAIN, GuardedText, read_all
 from leadlex._network.timeouts import Clocks, Expired
-from leadlex._network.translation import Translator, cut_short, interrupted, without_traceback
-from leadlex._policy.failures import Failure, FailureKind, Progress
+from leadlex._network.translation import Translator, without_traceback
+from leadlex._policy.call import interrupted
+from leadlex._policy.failures import Failure, FailureKind, Progress, cut_short
 from leadlex._protocol.endpoints import conversation
 from leadlex._protocol.event_blocks import LineGuard
 from leadlex._protocol.json_text import Unusable, WireError

@@ -22,9 +22,9 @@ from leadlex._policy.transcript import KEPT, Transcript
 from leadlex._values.events import size_of
 
 
-def handed_out(*events: Any) -> Transcript:
-    """Hand out these events."""
-    transcript = Transcript()
+def handed_out(*events: Any, asked: str | None = None) -> Transcript:
+    """Hand out these events of an answer in a conversation."""
+    transcript = Transcript(asked)
     for event in events:
         transcript.add(event)
     return transcript
@@ -38,9 +38,11 @@ class TestTranscript:
 
     def test_text(self) -> None:
         """Text by the million pieces is the same text."""
-        transcript = handed_out(*(TextDelta(str(i % 10), "conv_1" if i == 5 else None) for i in range(5000)))
+        transcript = handed_out(
+            *(TextDelta(str(i % 10), "conv_1" if i == 5 else None) for i in range(5000)), asked="conv_0"
+        )
         assert (transcript.text, transcript.length) == ("0123456789" * 500, 5000)
-        assert transcript.reply("conv_0", None).conversation_id == "conv_1"
+        assert transcript.reply(None).conversation_id == "conv_1"
 
     @pytest.mark.parametrize("event", [TextDelta("a"), Thinking("a"), STEP, UnknownEvent("a", "b"), Done(1)])
     def test_begun(self, event: object) -> None:
@@ -53,7 +55,7 @@ class TestTranscript:
         step = ToolStep("deals.get", "started", extra={"found": [{"id": "x" * 1000}] * 100})
         for event in (Thinking("x" * 10_000), ToolStep("t", "s", "x" * 10_000), step):
             transcript = handed_out(*[event] * 2000, TextDelta("a"), Thinking("late"), ToolStep("late", "late"))
-            reply = transcript.reply(None, None)
+            reply = transcript.reply(None)
             kept = len(reply.thinking) + len(reply.tool_steps)
             assert KEPT // 2 < kept * size_of(event) <= KEPT
             assert (transcript.thoughts + transcript.steps, reply.response) == (2002, "a")
@@ -79,7 +81,8 @@ class TestTranscript:
 
     def test_reply(self) -> None:
         """The reply so far has what came, and the conversation that was asked for until another id is known."""
-        reply = handed_out(TextDelta("a"), Thinking("b"), STEP, Done(7, "msg_1")).reply("conv_0", Meta(status_code=200))
+        transcript = handed_out(TextDelta("a"), Thinking("b"), STEP, Done(7, "msg_1"), asked="conv_0")
+        reply = transcript.reply(Meta(status_code=200))
         assert reply == ChatReply(
             response="a",
             conversation_id="conv_0",

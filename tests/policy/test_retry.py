@@ -32,7 +32,7 @@ from leadlex._policy.failures import (
     speaker_of,
     worse,
 )
-from leadlex._policy.retry import IN_FLIGHT_PAUSE, MAX_RESUMABLE, may_repeat, may_resume, pause_before, too_late
+from leadlex._policy.retry import IN_FLIGHT_PAUSE, MAX_RESUMABLE, last_start_of, may_repeat, may_resume, pause_before
 from leadlex._protocol.endpoints import chat, conversation, request, stream_chat
 from leadlex._protocol.headers import hint_of, rate_limit_of, reset_of, retry_after, server_now
 from leadlex._protocol.operation import KEY_LIFE, Operation
@@ -478,7 +478,7 @@ def test_too_late(  # one value a column
     now: float, delay: float, first_failure: float, deadline: float | None, key_sent: float, *, late: bool
 ) -> None:
     """Nothing is sent after the window that the first failure opens, after the deadline, or after the key's life."""
-    assert too_late(POLICY, now, delay, first_failure, deadline, key_sent) == late
+    assert (now + delay > last_start_of(POLICY, first_failure, deadline, key_sent)) == late
 
 
 # How much in all ---------------------------------------------------------------------------------------------------

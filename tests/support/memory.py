@@ -9,12 +9,13 @@ import httpx
 from leadlex._api_key import ApiKey
 from leadlex._config import RetryPolicy, Timeout
 from leadlex._network.bodies import GuardedText
-from leadlex._network.call import Call, Seen
 from leadlex._network.clients import connections_for
 from leadlex._network.clock import Clock
 from leadlex._network.retry_quota import RetryQuota
+from leadlex._network.seen import Seen
 from leadlex._network.timeouts import Clocks
 from leadlex._network.transport import Transport
+from leadlex._policy.call import Call
 from leadlex._policy.failures import Progress
 from leadlex._protocol import endpoints
 from leadlex._protocol.event_blocks import parsed
