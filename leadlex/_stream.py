@@ -159,7 +159,7 @@ class AsyncChatStream:
     @property
     def reply(self) -> ChatReply:
         """Give the answer as far as it has come."""
-        return self._reading.transcript.reply(self._reading.call.meta)
+        return self._reading.call.reply
 
     @property
     def conversation_id(self) -> str | None:

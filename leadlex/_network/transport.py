@@ -18,9 +18,8 @@ from attrs import frozen
 
 from leadlex._errors import ClientClosedError, LeadLexError
 from leadlex._logging import record
-from leadlex._policy.call import Call
+from leadlex._policy.call import Call, Retry, next_attempt
 from leadlex._policy.failures import Failure, FailureKind, Progress
-from leadlex._policy.retry import Retry, next_attempt
 from leadlex._policy.transcript import Transcript
 from leadlex._protocol.headers import rate_limit_of
 from leadlex._protocol.json_text import Unusable, WireError, loads_bytes

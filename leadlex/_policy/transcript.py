@@ -7,8 +7,6 @@ from typing import Final
 
 from leadlex._logging import record
 from leadlex._values.events import Done, StreamEvent, TextDelta, Thinking, ToolStep, size_of
-from leadlex._values.metadata import Meta
-from leadlex._values.models import ChatReply
 
 KEPT: Final = 8 << 20
 """Bytes of thinking and tool steps that a reply keeps."""
@@ -101,16 +99,3 @@ class Transcript:
     def conversation_id(self) -> str | None:
         """Give the conversation's id, once it is known."""
         return self.told_id or self._asked_id
-
-    def reply(self, meta: Meta | None) -> ChatReply:
-        """Make the reply as far as it has come."""
-        done = self.done or Done()
-        return ChatReply(
-            response=self.text,
-            conversation_id=self.conversation_id,
-            message_id=done.message_id,
-            credits_remaining=done.credits_remaining,
-            thinking=tuple(self.thinking),
-            tool_steps=tuple(self.tool_steps),
-            meta=meta,
-        )

@@ -17,6 +17,7 @@ from leadlex import (
     ToolStep,
     UnknownEvent,
 )
+from leadlex._policy.call import reply_of
 from leadlex._policy.replay import Divergence, Replay
 from leadlex._policy.transcript import KEPT, Transcript
 from leadlex._values.events import size_of
@@ -42,7 +43,7 @@ class TestTranscript:
             *(TextDelta(str(i % 10), "conv_1" if i == 5 else None) for i in range(5000)), asked="conv_0"
         )
         assert (transcript.text, transcript.length) == ("0123456789" * 500, 5000)
-        assert transcript.reply(None).conversation_id == "conv_1"
+        assert reply_of(transcript, None).conversation_id == "conv_1"
 
     @pytest.mark.parametrize("event", [TextDelta("a"), Thinking("a"), STEP, UnknownEvent("a", "b"), Done(1)])
     def test_begun(self, event: object) -> None:
@@ -55,7 +56,7 @@ class TestTranscript:
         step = ToolStep("deals.get", "started", extra={"found": [{"id": "x" * 1000}] * 100})
         for event in (Thinking("x" * 10_000), ToolStep("t", "s", "x" * 10_000), step):
             transcript = handed_out(*[event] * 2000, TextDelta("a"), Thinking("late"), ToolStep("late", "late"))
-            reply = transcript.reply(None)
+            reply = reply_of(transcript, None)
             kept = len(reply.thinking) + len(reply.tool_steps)
             assert KEPT // 2 < kept * size_of(event) <= KEPT
             assert (transcript.thoughts + transcript.steps, reply.response) == (2002, "a")
@@ -82,7 +83,7 @@ class TestTranscript:
     def test_reply(self) -> None:
         """The reply so far has what came, and the conversation that was asked for until another id is known."""
         transcript = handed_out(TextDelta("a"), Thinking("b"), STEP, Done(7, "msg_1"), asked="conv_0")
-        reply = transcript.reply(Meta(status_code=200))
+        reply = reply_of(transcript, Meta(status_code=200))
         assert reply == ChatReply(
             response="a",
             conversation_id="conv_0",

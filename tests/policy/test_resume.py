@@ -40,9 +40,9 @@ from leadlex import (
     UnknownEvent,
 )
 from leadlex._network.retry_quota import RetryQuota
+from leadlex._policy.call import MAX_RESUMABLE
 from leadlex._policy.failures import FailureKind
 from leadlex._policy.replay import Divergence, Replay
-from leadlex._policy.retry import MAX_RESUMABLE
 from leadlex._policy.transcript import Transcript
 from tests.support.captures import (
     CAPTURE,

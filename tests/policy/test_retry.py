@@ -19,6 +19,7 @@ import pytest
 from leadlex import AsyncLeadLex, LeadLexError, RateLimitError, RetryPolicy, ServerError
 from leadlex._network.clock import Clock
 from leadlex._network.retry_quota import RetryQuota
+from leadlex._policy.call import IN_FLIGHT_PAUSE, MAX_RESUMABLE, last_start_of, may_repeat, may_resume, pause_before
 from leadlex._policy.failures import (
     ANY,
     REPEATS,
@@ -32,7 +33,6 @@ from leadlex._policy.failures import (
     speaker_of,
     worse,
 )
-from leadlex._policy.retry import IN_FLIGHT_PAUSE, MAX_RESUMABLE, last_start_of, may_repeat, may_resume, pause_before
 from leadlex._protocol.endpoints import chat, conversation, request, stream_chat
 from leadlex._protocol.headers import hint_of, rate_limit_of, reset_of, retry_after, server_now
 from leadlex._protocol.operation import KEY_LIFE, Operation
