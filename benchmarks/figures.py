@@ -19,7 +19,7 @@ Measured = Mapping[str, Mapping[str, Mapping[str, float]]]
 
 @frozen
 class Run:
-    """Say what a client's process does.
+    """What a client's process does.
 
     Args:
         client: By its name in `benchmarks.clients`, or in `benchmarks.imports`.
@@ -38,7 +38,7 @@ def _runs(*clients: str, face: Literal["async", "sync"] = "async") -> dict[str, 
 
 @frozen
 class Work:
-    """Say what is run, side by side.
+    """What is run, side by side.
 
     Args:
         job: What each process does.
@@ -80,7 +80,7 @@ WORKS: Final[Mapping[str, Work]] = {
 
 @frozen
 class Aim:
-    """Say what a number is held against.
+    """What a number is held against.
 
     Args:
         sign: Whether it may be no lower or no higher.
@@ -111,7 +111,7 @@ class Aim:
 
 @frozen
 class Figure:
-    """Say which number of a work is looked at.
+    """Which number of a work is looked at.
 
     Args:
         title: What it is called.

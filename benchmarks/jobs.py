@@ -32,7 +32,7 @@ _CAN_WAIT: Final = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 
 
 class Face:
-    """Use a client, async or sync, in one way; its end closes all that were made.
+    """One way to use a client, async or sync; its end closes all that were made.
 
     Args:
         url: The server.

@@ -28,7 +28,7 @@ _AT_ONCE: Final = 64 << 10
 
 @frozen
 class Plan:
-    """Say how much is streamed, and how.
+    """How much is streamed, and how.
 
     Args:
         events: How many deltas.
@@ -49,7 +49,7 @@ class Plan:
 
 @frozen
 class Dialect:
-    """Hold what one API says.
+    """What one API says.
 
     Args:
         event: Writes one delta.
@@ -198,7 +198,7 @@ def answer(target: str, body: bytes) -> Pieces:
 
 
 class _Connection(asyncio.Protocol):
-    """Answer the requests of one client, one after the other."""
+    """A server's side of one connection, which answers its requests one after the other."""
 
     def __init__(self) -> None:
         self._received = bytearray()

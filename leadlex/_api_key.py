@@ -44,7 +44,7 @@ def _meant(match: re.Match[str]) -> str:
 
 
 class ApiKey:
-    """Keep the API key where no repr, pickle or locals of a traceback show it."""
+    """The API key, which no repr, pickle or local of a traceback shows."""
 
     __slots__ = ("_telling", "_value")
 

@@ -19,7 +19,7 @@ from ._logging import configure
 from ._network.clients import connections_for
 from ._network.clock import Clock
 from ._network.retry_quota import RetryQuota
-from ._network.seen import Seen
+from ._network.seen import LastSeen
 from ._network.transport import Transport
 from ._pager import AsyncPager
 from ._protocol import endpoints
@@ -42,7 +42,7 @@ from ._values.models import (
 
 
 class AsyncLeadLex:
-    """Talk with Lexi, the AI assistant inside the LeadLex CRM.
+    """A client of Lexi, the AI assistant inside the LeadLex CRM.
 
     Args:
         api_key: A workspace key (`wbk_…`); else `LEADLEX_API_KEY`.
@@ -88,7 +88,7 @@ class AsyncLeadLex:
             )
         finally:
             del api_key, base_url, headers  # a traceback that shows locals must not show a secret in them
-        self._transport = Transport(settings, connections_for(settings, http_client), Seen(), RetryQuota(), Clock())
+        self._transport = Transport(settings, connections_for(settings, http_client), LastSeen(), RetryQuota(), Clock())
         self._owner = True
         self._closing: list[Callable[[], object]] = []
 

@@ -28,7 +28,7 @@ MAX_COLLECTED: Final = 1 << 31
 
 
 class Unset:
-    """Stand for "not given", where None means something."""
+    """What stands for "not given", where None means something."""
 
     def __repr__(self) -> str:
         return "<unset>"
@@ -71,7 +71,7 @@ def _check_total(_: object, __: object, value: object) -> None:
 
 @frozen(kw_only=True)
 class Timeout:
-    """Set the clocks of a call, in seconds; they run only while waiting for the network, `total` always.
+    """The clocks of a call, in seconds; they run only while waiting for the network, `total` always.
 
     Args:
         connect: To connect, the TLS handshake included.
@@ -110,7 +110,7 @@ DEFAULT_TIMEOUT: Final = Timeout()
 
 @frozen
 class PlainTimeout(Timeout):
-    """Be what a bare number of seconds means: `total` of a JSON call, `idle` of a stream, a cap on the small clocks."""
+    """What a bare number of seconds means: `total` of a JSON call, `idle` of a stream, a cap on the small clocks."""
 
     def total_of(self, *, streams: bool) -> float | None:
         """Return the seconds that the whole of a call may take."""
@@ -143,7 +143,7 @@ def _check_retries(_: object, __: object, value: object) -> None:
 
 @frozen(kw_only=True)
 class RetryPolicy:
-    """Say how often and after how long a failed attempt is repeated, where repeating is safe.
+    """How often and after how long a failed attempt is repeated, where repeating is safe.
 
     Args:
         retries: Attempts after the first, 0 to 9.

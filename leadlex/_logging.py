@@ -50,7 +50,7 @@ def configure(environment: Mapping[str, str]) -> None:
 
 
 class _Terminal(logging.StreamHandler):  # type: ignore[type-arg]  # generic in the stubs only
-    """Be the handler that `LEADLEX_LOG` adds, once."""
+    """The handler that `LEADLEX_LOG` adds, once."""
 
     def __init__(self) -> None:
         super().__init__()

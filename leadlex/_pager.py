@@ -22,7 +22,7 @@ from ._values.models import Page
 
 
 class HasId(Protocol):
-    """Be an item of a listing."""
+    """An item of a listing."""
 
     @property
     def id(self) -> str:
@@ -42,7 +42,7 @@ B = TypeVar("B")
 
 
 class Batched(AsyncIterator[B]):
-    """Iterate item by item, or take at once all that one answer brought."""
+    """An iterator of single items, which also gives at once all that one answer brought."""
 
     @abstractmethod
     async def next_batch(self) -> Sequence[B]:
@@ -50,7 +50,7 @@ class Batched(AsyncIterator[B]):
 
 
 class AsyncPager(Generic[T]):
-    """Iterate over all items of a listing; each iteration starts again.
+    """All items of a listing; each iteration starts again.
 
     Nothing is sent before it is first used.
 
@@ -118,7 +118,7 @@ class AsyncPager(Generic[T]):
 
 
 class _Pages(Batched[Page[T]]):
-    """Give one page after the other; a class, since a generator left early would need closing.
+    """The pages one after the other; a class, since a generator left early would need closing.
 
     Args:
         transport: What sends.
@@ -194,7 +194,7 @@ class _Pages(Batched[Page[T]]):
 
 
 class Progress(Generic[T]):
-    """Decide what of a page is new and whether it was the last one."""
+    """What decides which rows of a page are new, and whether it was the last one."""
 
     def __init__(self) -> None:
         self._ids = set[str]()
@@ -259,7 +259,7 @@ def _stopped(page: Page[T], why: str) -> PaginationError:
 
 
 class _Items(Batched[T]):
-    """Iterate over the items of pages."""
+    """The items of pages."""
 
     def __init__(self, pages: _Pages[T]) -> None:
         self._pages = pages

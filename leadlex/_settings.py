@@ -124,7 +124,7 @@ def _header_of(name: object, text: object) -> tuple[str, str]:
 
 @frozen(kw_only=True, eq=False, repr=False)
 class Settings:
-    """Hold the checked options of a client."""
+    """The checked options of a client."""
 
     base_url: str
     key: ApiKey

@@ -21,7 +21,7 @@ from ._errors import ClientClosedError, LeadLexError, StreamBusyError, StreamDiv
 from ._logging import record
 from ._network.bodies import GuardedText
 from ._network.translation import let_pass
-from ._network.transport import Broken, Opened, Transport
+from ._network.transport import Broken, OpenStream, Transport
 from ._policy.call import Call
 from ._policy.failures import Failure, FailureKind, cut_short
 from ._policy.replay import Divergence, Replay
@@ -48,7 +48,7 @@ _DRAIN: Final = 0.05
 
 
 class AsyncChatStream:
-    """Iterate over the events of an answer while Lexi writes it.
+    """The events of an answer, handed out while Lexi writes it.
 
     Nothing is sent before it is first used. Entered with `async with`, it is closed for sure; iterated to its end, it
     closes itself. A stream that breaks off is continued with the same idempotency key, so that it is charged once.
@@ -203,7 +203,7 @@ class AsyncChatStream:
 
 def about(stream: AsyncChatStream, error: E) -> E:
     """Return an error with what is known of the call of a stream."""
-    call = stream._reading.call  # noqa: SLF001  # the same room
+    call = stream._reading.call  # noqa: SLF001  # the same module
     error.charged, error.partial = stream.charged, call.partial
     call.tell(error)
     return error
@@ -212,13 +212,13 @@ def about(stream: AsyncChatStream, error: E) -> E:
 def busy(stream: AsyncChatStream) -> StreamBusyError:
     """Return what a second reader of a stream is told, who has sent nothing."""
     error = StreamBusyError()
-    stream._reading.call.tell(error)  # noqa: SLF001  # the same room
+    stream._reading.call.tell(error)  # noqa: SLF001  # the same module
     return error
 
 
 async def read_batch(stream: AsyncChatStream) -> list[StreamEvent]:
     """Return the events that came together; none at the end. The bridge reads so, to cross once for all of them."""
-    while not (events := [*stream._batch]):  # noqa: SLF001  # the same room
+    while not (events := [*stream._batch]):  # noqa: SLF001  # the same module
         try:
             stream._batch = await stream._next_batch()  # noqa: SLF001  # the same
         except StopAsyncIteration:
@@ -227,7 +227,7 @@ async def read_batch(stream: AsyncChatStream) -> list[StreamEvent]:
 
 
 class _Texts(AsyncIterator[str]):
-    """Iterate over text; a class, since a generator left early would need closing of its own."""
+    """The text alone; a class, since a generator left early would need closing of its own."""
 
     def __init__(self, stream: AsyncChatStream) -> None:
         self._stream = stream
@@ -240,13 +240,13 @@ class _Texts(AsyncIterator[str]):
 
 
 class Reading:
-    """Keep the state of a stream apart from its handle, so that a dropped handle can be noticed."""
+    """The state of a stream, apart from its handle, so that a dropped handle can be noticed."""
 
     def __init__(self, transport: Transport, operation: Operation[None]) -> None:
         self.transport = transport
         self.transcript: Transcript = Transcript(operation.conversation_id)
         self.call: Call[None] = transport.begin(operation, self.transcript)
-        self.opened: Opened | None = None
+        self.opened: OpenStream | None = None
         self.started = False
         self.closed = False
         self.ended = False
@@ -277,15 +277,15 @@ class Reading:
             finally:
                 await self._finish(opened)
 
-    def _checked(self, opened: Opened | LeadLexError) -> Opened:
+    def _checked(self, opened: OpenStream | LeadLexError) -> OpenStream:
         """Return what was opened, or raise why there is nothing."""
-        if isinstance(opened, Opened):
+        if isinstance(opened, OpenStream):
             return opened
         if self.closed:
             raise self.unfinished() from None
         raise opened from opened.__cause__
 
-    async def _finish(self, opened: Opened) -> None:
+    async def _finish(self, opened: OpenStream) -> None:
         """Close the connection, or read it to its end so that the next call uses it again."""
         done = self.transcript.done
         if done is not None:

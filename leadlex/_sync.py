@@ -37,7 +37,7 @@ from ._values.models import (
 
 
 class LeadLex:
-    """Talk with Lexi, the AI assistant inside the LeadLex CRM.
+    """A client of Lexi, the AI assistant inside the LeadLex CRM.
 
     Args:
         api_key: A workspace key (`wbk_…`); else `LEADLEX_API_KEY`.
@@ -440,7 +440,7 @@ class LeadLex:
 
 
 class ChatStream:
-    """Iterate over the events of an answer while Lexi writes it.
+    """The events of an answer, handed out while Lexi writes it.
 
     Nothing is sent before it is first used. Entered with `with`, it is closed for sure; iterated to its end, it
     closes itself. A stream that breaks off is continued with the same idempotency key, so that it is charged once.
@@ -559,7 +559,7 @@ class ChatStream:
 
 
 class Pager(Generic[T]):
-    """Iterate over all items of a listing; each iteration starts again.
+    """All items of a listing; each iteration starts again.
 
     Nothing is sent before it is first used.
 
@@ -620,7 +620,7 @@ class Pager(Generic[T]):
 
 
 class Thread:
-    """Talk with Lexi in one conversation; a new one's id is learnt from the first reply.
+    """One conversation with Lexi; a new one's id is learnt from the first reply.
 
     Args:
         transport: What sends.

@@ -20,7 +20,7 @@ from ._values.models import ChatReply, Message
 
 
 class AsyncThread:
-    """Talk with Lexi in one conversation; a new one's id is learnt from the first reply.
+    """One conversation with Lexi; a new one's id is learnt from the first reply.
 
     Args:
         transport: What sends.

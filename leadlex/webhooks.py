@@ -40,7 +40,7 @@ _FIELDS: Final = frozenset({"event", "timestamp", "workspace_id", "data"})
 
 
 class Headers(Protocol):
-    """Be what frameworks give as headers: a mapping of names to values, in any case."""
+    """What frameworks give as headers: a mapping of names to values, in any case."""
 
     def items(self) -> Iterable[tuple[str, str]]:
         """Give the pairs."""
@@ -49,7 +49,7 @@ class Headers(Protocol):
 
 @frozen(kw_only=True)
 class WebhookEvent:
-    """Hold what LeadLex told, once it was verified.
+    """What LeadLex told, once it was verified.
 
     Args:
         event: What happened: `task.created`, `task.updated`, `task.approved`, `task.dismissed`; others may come.

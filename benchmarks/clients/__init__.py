@@ -13,7 +13,7 @@ from typing import Protocol, cast
 
 
 class NoTextError(Exception):
-    """Tell that a stream had none."""
+    """A stream that had none."""
 
 
 def age(text: str | None) -> float:
@@ -22,7 +22,7 @@ def age(text: str | None) -> float:
 
 
 class AsyncClient:
-    """Do the four things, alone or often."""
+    """A client that does the four things, alone or often."""
 
     def __init__(self, url: str) -> None:
         raise NotImplementedError
@@ -57,7 +57,7 @@ class AsyncClient:
 
 
 class SyncClient:
-    """Do the same without await."""
+    """The same without await."""
 
     def __init__(self, url: str) -> None:
         raise NotImplementedError

@@ -179,7 +179,7 @@ def _cut(connection: Any) -> None:  # noqa: ANN401  # aiohttp's
 
 
 class SessionTransport(httpx.AsyncBaseTransport):
-    """Send requests through one aiohttp session, made at the first of them.
+    """A transport over one aiohttp session, which is made at the first request.
 
     Args:
         context: What TLS connections share.
@@ -300,7 +300,7 @@ class _Body(httpx.AsyncByteStream):
 
 
 class _Paced(aiohttp.BytesIOPayload):
-    """Write a body piece by piece, each in time, for which aiohttp has no clock; tell when all is written."""
+    """A body that is written in pieces, each in time, for which aiohttp has no clock, and that tells when all is."""
 
     def __init__(self, content: bytes, seconds: float, tell: _Tell) -> None:
         super().__init__(io.BytesIO(content))

@@ -41,7 +41,7 @@ class _Plain:
 
 
 class _Deflated:
-    """Inflate in bounded pieces: 660 bytes can stand for 300 MiB.
+    """A decoder that inflates in bounded pieces: 660 bytes can stand for 300 MiB.
 
     What follows the end is dropped, as gzip(1) and browsers do, but for another member of gzip (RFC 1952, 2.2).
     """
@@ -118,7 +118,7 @@ async def read_all(response: httpx.Response, clocks: Clocks, limit: int, *, cut:
 
 
 class GuardedText:
-    """Give the text of a stream in blocks of whole events, fit for httpx-sse to read.
+    """The text of a stream in blocks of whole events, fit for httpx-sse to read.
 
     It takes one BOM off, makes CR and CRLF to LF (a lone CR at the end of a chunk at once), bounds lines and events,
     adds the blank line that a last `done` or `[DONE]` lacks, and reads UTF-8 whatever the head claims.

@@ -10,7 +10,7 @@ import anyio
 
 
 class Clock:
-    """Be the clocks and the chance that the rules are given; a test puts others here."""
+    """The clocks and the chance that the rules are given; a test puts others here."""
 
     # Where there is one, the clock that goes on while the machine is suspended: a key's life does too.
     _CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC) if hasattr(time, "CLOCK_MONOTONIC") else None

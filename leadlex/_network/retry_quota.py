@@ -10,7 +10,7 @@ from leadlex._policy.failures import THROTTLES, FailureKind
 
 
 class RetryQuota:
-    """Bound the retries of a client, so that an outage is not made worse: a bucket that failures empty.
+    """A bound of a client's retries, so that an outage is not made worse: a bucket that failures empty.
 
     Source: https://docs.aws.amazon.com/sdkref/latest/guide/feature-retry-behavior.html (standard mode).
     """

@@ -8,8 +8,8 @@ from leadlex._values.metadata import RateLimit
 
 
 @define(eq=False, repr=False)
-class Seen:
-    """Hold what the service last said, for all copies of a client."""
+class LastSeen:
+    """What the service last said, for all copies of a client."""
 
     rate_limit: RateLimit | None = None
     credits_remaining: int | None = None

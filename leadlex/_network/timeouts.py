@@ -36,7 +36,7 @@ _TURNS: Final = 32
 
 
 class Alarm:
-    """Wake one loop for all that wait in it; there is one for each.
+    """The one timer of a loop, for all that wait in it.
 
     Args:
         loop: asyncio's loop, or what stands for trio's.
@@ -151,7 +151,7 @@ _NEVER: Final = float("inf")
 
 
 class Expired(Exception):
-    """Tell that one of our own clocks ran out; the transport's read timeout is httpx's."""
+    """The end of one of our own clocks; the transport's read timeout is httpx's."""
 
     def __init__(self, clock: TimeoutName) -> None:
         super().__init__(clock)
@@ -177,7 +177,7 @@ def clock_of(error: Exception, *, started: bool) -> TimeoutName | None:
 
 
 class Clocks:
-    """Count the time of one attempt; the caller's own time between two events does not count, but for `total`.
+    """The time of one attempt; the caller's own time between two events does not count, but for `total`.
 
     Args:
         timeout: The settings.

@@ -59,7 +59,7 @@ _USERINFO: Final = re.compile(r"//[^/?#]*@")  # RFC 3986, 3.2.1: it may hold a p
 
 @frozen(eq=False, repr=False)
 class Translator:
-    """Translate what ends the attempts of one client.
+    """What translates all that ends the attempts of one client.
 
     Args:
         key: What must not be shown.

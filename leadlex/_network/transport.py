@@ -32,7 +32,7 @@ from .bodies import MAX_JSON, GuardedText, close, read_all
 from .clock import Clock
 from .loops import ConnectionsByLoop
 from .retry_quota import RetryQuota
-from .seen import Seen
+from .seen import LastSeen
 from .timeouts import Clocks, Expired
 from .translation import MAX_ERROR, Translator, detach, let_pass, without_traceback
 from .urls import DiscreetURL, parsed_url
@@ -52,15 +52,15 @@ MAX_HEADERS: Final = 1000
 
 
 @frozen(eq=False, repr=False)
-class Opened:
-    """Hold a stream whose head was read and found good."""
+class OpenStream:
+    """A stream whose head was read and found good."""
 
     text: GuardedText
     clocks: Clocks
 
 
 class Transport:
-    """Carry operations to the service and answers back.
+    """The way of operations to the service, and of answers back.
 
     Args:
         settings: The checked options.
@@ -71,7 +71,7 @@ class Transport:
     """
 
     def __init__(
-        self, settings: Settings, connections: ConnectionsByLoop, seen: Seen, quota: RetryQuota, clock: Clock
+        self, settings: Settings, connections: ConnectionsByLoop, seen: LastSeen, quota: RetryQuota, clock: Clock
     ) -> None:
         self.settings = settings
         self.connections = connections
@@ -160,7 +160,7 @@ class Transport:
 
     # Streams -------------------------------------------------------------------------------------------------------
 
-    async def open(self, call: Call[Any], broken: Broken | None = None) -> Opened | LeadLexError:
+    async def open(self, call: Call[Any], broken: Broken | None = None) -> OpenStream | LeadLexError:
         """Return a stream, begun or begun again after what broke it, or the error that ends the call.
 
         The caller closes what is opened.
@@ -168,19 +168,19 @@ class Transport:
         ended = None if broken is None else await self._again(call, self._failure(call, broken))
         while ended is None:
             opened = await self._attempt(call, self._opened)
-            if isinstance(opened, Opened):
+            if isinstance(opened, OpenStream):
                 return opened
             ended = await self._again(call, call.unopened(opened))
         return ended
 
-    async def _opened(self, call: Call[Any], response: httpx.Response, clocks: Clocks) -> Opened | Failure:
+    async def _opened(self, call: Call[Any], response: httpx.Response, clocks: Clocks) -> OpenStream | Failure:
         opened = None
         try:
             meta = self._meta(call, response)
             media_type = response.headers.get("content-type", "").partition(",")[0].partition(";")[0]
             if response.status_code != 200 or media_type.strip().lower() != "text/event-stream":  # noqa: PLR2004  # 15.3.1
                 return await self._rejection(call, response, clocks, meta)
-            opened = Opened(GuardedText(response, clocks), clocks)
+            opened = OpenStream(GuardedText(response, clocks), clocks)
             call.head_seen = True
             return opened
         finally:

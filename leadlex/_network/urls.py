@@ -9,7 +9,7 @@ import httpx
 
 
 class DiscreetURL(httpx.URL):
-    """Be a URL of ours, whose query (a search, ids) httpx's own line on a request does not show."""
+    """A URL whose query (a search, ids) httpx's own line on a request does not show."""
 
 
 def _without_query(line: logging.LogRecord) -> bool:

@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 @define(kw_only=True, eq=False, repr=False)
 class Call(Generic[T]):
-    """Keep the record of one logical call over all its attempts."""
+    """The record of one logical call over all its attempts."""
 
     operation: Operation[T]
     began: float

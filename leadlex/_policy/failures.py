@@ -18,7 +18,7 @@ from leadlex._values.metadata import Charged
 
 
 class FailureKind(Enum):
-    """Name what broke an attempt, by how far the attempt had come."""
+    """What broke an attempt, by how far the attempt had come."""
 
     LOCAL = "local"
     """Nothing was sent, for a reason of this side."""
@@ -196,7 +196,7 @@ def kind_of_code(code: str | None) -> FailureKind:
 
 @define(eq=False, repr=False)
 class Progress:
-    """Keep how far an attempt came, from the events of httpcore's trace where the transport gives them.
+    """How far an attempt came, from the events of httpcore's trace where the transport gives them.
 
     Source: https://www.encode.io/httpcore/extensions/ ("trace").
     """
@@ -273,7 +273,7 @@ THROTTLES: Final = frozenset({FailureKind.THROTTLED, FailureKind.LIMITED})
 
 @frozen(eq=False, repr=False)
 class Failure:
-    """Say how an attempt ended without what was asked for.
+    """How an attempt ended without what was asked for.
 
     Args:
         fault: What it means for the rules.

@@ -15,7 +15,7 @@ from .transcript import Transcript
 
 
 class Divergence(Exception):
-    """Tell that a replay is not the answer that was begun."""
+    """A replay that is not the answer that was begun."""
 
     def __init__(self, why: str, replayed: str, conversation_id: str | None = None) -> None:
         super().__init__(why)
@@ -25,7 +25,7 @@ class Divergence(Exception):
 
 
 class Replay:
-    """Hold a second stream against what the first one handed out, and let through only what is new.
+    """The comparison of a second stream with what the first one handed out; only what is new comes through.
 
     While it compares, nothing comes out: the user sees a pause, never a repetition.
     """

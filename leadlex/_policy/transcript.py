@@ -16,7 +16,7 @@ _BLOCK = 1024
 
 
 class Transcript:
-    """Keep what was handed out; text in joined blocks, since a million small strings cost 62 MiB.
+    """What was handed out; text in joined blocks, since a million small strings cost 62 MiB.
 
     Thinking and tool steps are kept up to a bound; from there on they are counted, so that a replay can skip them.
 

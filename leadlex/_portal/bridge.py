@@ -26,7 +26,7 @@ def drive(coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 class Bridge:
-    """Run the coroutines of one client in the loop of all, which starts when it is first needed.
+    """The way of one client's coroutines into the loop of all, which starts when it is first needed.
 
     Args:
         aclose: Closes the client, in the loop.
@@ -95,7 +95,7 @@ class _BorrowedBridge(Bridge):
 
 
 class Batches(Iterator[T]):
-    """Iterate over a listing with one crossing for each page."""
+    """A listing that crosses once for each page."""
 
     def __init__(self, bridge: Bridge, source: Batched[T]) -> None:
         self._bridge = bridge

@@ -147,7 +147,7 @@ class CallGroup:
 
 
 class Call(Generic[T]):
-    """Carry one coroutine over, and its outcome back.
+    """One coroutine on its way over, and its outcome on its way back.
 
     Args:
         coroutine: What runs in the loop.

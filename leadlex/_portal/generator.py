@@ -58,7 +58,7 @@ Rule: no logic. Every method runs its async twin in the thread of all sync clien
 
 
 class UnknownShape(Exception):
-    """Refuse what the generator has no rule for."""
+    """Something that the generator has no rule for."""
 
     def __init__(self, kind: ast.ClassDef, node: ast.stmt) -> None:
         name = getattr(node, "name", type(node).__name__)

@@ -44,7 +44,7 @@ class _Portal(BlockingPortal):
 
 
 class LoopThread:
-    """Run an event loop, and in it anyio's blocking portal, in a daemon thread.
+    """A daemon thread that runs an event loop, and in it anyio's blocking portal.
 
     A portal held by a context manager in a module's global hangs the interpreter's exit for ever; a daemon thread that
     runs the loop with the portal inside does not.

@@ -29,7 +29,7 @@ BUFFER_SIZE: Final = 4 << 20
 
 
 class _Buffer:
-    """Hold what was read ahead; the loop's side of a pump, which must not hold the user's side."""
+    """What was read ahead: the loop's side of a pump, which must not hold the user's side."""
 
     def __init__(self, stream: AsyncChatStream) -> None:
         self.stream = stream
@@ -97,7 +97,7 @@ class _Buffer:
 
 
 class Pump(Iterator[StreamEvent]):
-    """Bring the events of a stream over in batches: one task reads ahead, the reader takes all that is there."""
+    """The events of a stream, brought over in batches: one task reads ahead, the reader takes all that is there."""
 
     def __init__(self, bridge: Bridge, stream: AsyncChatStream) -> None:
         self._bridge = bridge

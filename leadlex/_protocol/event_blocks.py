@@ -28,7 +28,7 @@ _BOM: Final = b"\xef\xbb\xbf"
 
 
 class LineGuard:
-    """Cut the bytes of an event stream into whole events, however they were cut before, without I/O."""
+    """What cuts the bytes of an event stream into whole events, however they were cut before."""
 
     def __init__(self) -> None:
         self._head: bytes | None = b""
@@ -108,7 +108,7 @@ def parsed(block: str) -> Iterator[ServerSentEvent]:
 
 
 class _Block:
-    """Be a response with one block of text, for httpx-sse to read."""
+    """A response with one block of text, for httpx-sse to read."""
 
     headers: Final = {"content-type": "text/event-stream"}
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 
 class WireError(Exception):
-    """Tell what in an answer is not the contract's, and where; the edge makes it an `APIResponseError`."""
+    """What in an answer is not the contract's, and where; the edge makes it an `APIResponseError`."""
 
 
 def _finite(text: str) -> float:
@@ -117,4 +117,4 @@ def _is_too_large(value: object) -> bool:
 
 
 class Unusable(Exception):
-    """Tell that a body is complete nonsense: too large, or of a coding that can't be read."""
+    """A body that is complete nonsense: too large, or of a coding that can't be read."""

@@ -28,7 +28,7 @@ KEY_LIFE: Final = 23 * 3600.0
 
 @frozen(kw_only=True, eq=False, repr=False)
 class Operation(Generic[T]):
-    """Say what one call of the API is.
+    """What one call of the API is.
 
     What was asked is no part of a field's repr: tools that show locals look at the fields, whatever the class says.
 

@@ -11,7 +11,7 @@ from .json_text import WireError, loads_bytes
 
 @frozen
 class WireProblem:
-    """Hold what an error answer or an `error` event says."""
+    """What an error answer or an `error` event says."""
 
     code: str | None
     message: str | None

@@ -15,7 +15,7 @@ from .structure import EVENTS, event_hook, explain, joined, unread
 
 
 class End:
-    """Be the literal `[DONE]` that follows the last event."""
+    """The literal `[DONE]` that follows the last event."""
 
 
 END: Final = End()

@@ -15,7 +15,7 @@ from .metadata import extra_field
 
 @frozen
 class Thinking:
-    """Carry one reasoning step of Lexi; an interface may leave it out.
+    """One reasoning step of Lexi; an interface may leave it out.
 
     Args:
         text: The step in words; empty where it could not be read.
@@ -28,7 +28,7 @@ class Thinking:
 
 @frozen
 class ToolStep:
-    """Tell that a CRM tool is about to run or has run.
+    """A CRM tool that is about to run or has run.
 
     Args:
         tool: The tool's name, for example `contacts.get`; empty where it could not be read.
@@ -45,7 +45,7 @@ class ToolStep:
 
 @frozen
 class TextDelta:
-    """Carry a piece of the reply; the reply is all pieces joined.
+    """A piece of the reply; the reply is all pieces joined.
 
     Args:
         delta: The piece.
@@ -60,7 +60,7 @@ class TextDelta:
 
 @frozen
 class Done:
-    """End a stream that is whole.
+    """The end of a stream that is whole.
 
     Args:
         credits_remaining: The workspace's AI credits, or None where the stream did not say.
@@ -75,7 +75,7 @@ class Done:
 
 @frozen
 class UnknownEvent:
-    """Pass on an event that this version of leadlex does not know.
+    """An event that this version of leadlex does not know.
 
     Args:
         event: Its name; `message` where the stream gave none.

@@ -17,7 +17,7 @@ Charged = Literal["no", "unknown", "yes"]
 
 @frozen(kw_only=True)
 class RateLimit:
-    """Tell what the request quota of the key was when the service last answered.
+    """The request quota of the API key, as the service last told it.
 
     Args:
         limit: Requests in the window, or None where the service did not say.
@@ -32,7 +32,7 @@ class RateLimit:
 
 @frozen(kw_only=True)
 class Meta:
-    """Tell how an answer arrived.
+    """How an answer arrived.
 
     Args:
         status_code: The HTTP status.
@@ -53,7 +53,7 @@ class Meta:
 
 @frozen(kw_only=True)
 class Attempt:
-    """Tell how one attempt of a call that failed ended.
+    """How one attempt of a call that failed ended.
 
     Args:
         failure: What broke it, for example `connect`, `lost`, `transient`, `cut`.

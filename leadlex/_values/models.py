@@ -22,7 +22,7 @@ _EPOCH = datetime.fromtimestamp(0, UTC)
 
 
 class ChatContext(TypedDict, total=False):
-    """Name the keys that `chat` takes as `context`; others go through.
+    """The keys that `chat` takes as `context`; others go through.
 
     Source: `POST /v1/lexi/chat`, `ChatRequest.context`.
     """
@@ -33,7 +33,7 @@ class ChatContext(TypedDict, total=False):
 
 
 class StreamContext(TypedDict, total=False):
-    """Name the keys that `stream_chat` takes as `context`; others go through.
+    """The keys that `stream_chat` takes as `context`; others go through.
 
     Source: `POST /v1/lexi/chat/stream`, `StreamRequest.context`.
     """
@@ -47,7 +47,7 @@ class StreamContext(TypedDict, total=False):
 
 @frozen(kw_only=True)
 class ChatReply:
-    """Hold what Lexi answered, whole or (in an error's `partial`) as far as it came.
+    """What Lexi answered, whole or (in an error's `partial`) as far as it came.
 
     Args:
         response: The text of the reply.
@@ -79,7 +79,7 @@ class ChatReply:
 
 @frozen(kw_only=True)
 class EntityContext:
-    """Name the CRM records that a conversation is about.
+    """The CRM records that a conversation is about.
 
     Args:
         contact_id: A contact.
@@ -98,7 +98,7 @@ class EntityContext:
 
 @frozen(kw_only=True)
 class ConversationSummary:
-    """Describe one conversation in a listing.
+    """One conversation in a listing.
 
     Args:
         id: Its id.
@@ -125,7 +125,7 @@ class ConversationSummary:
 
 @frozen(kw_only=True)
 class Message:
-    """Hold one message of a conversation.
+    """One message of a conversation.
 
     Args:
         id: Its id.
@@ -150,7 +150,7 @@ class Message:
 
 @frozen(kw_only=True)
 class Conversation:
-    """Hold one conversation with its messages, in the order in which the service sent them.
+    """One conversation with its messages, in the order in which the service sent them.
 
     Args:
         id: Its id.
@@ -208,7 +208,7 @@ def _utc(moment: datetime) -> str:
 
 @frozen(kw_only=True)
 class Task:
-    """Hold work that Lexi proposed and that a human approves or dismisses.
+    """Work that Lexi proposed and that a human approves or dismisses.
 
     Args:
         id: Its id.
@@ -233,7 +233,7 @@ class Task:
 
 @frozen(kw_only=True)
 class TaskDecision:
-    """Tell what became of a task that was approved or dismissed.
+    """What became of a task that was approved or dismissed.
 
     Args:
         task_id: The task; the one that was asked for, where the answer did not tell.
@@ -252,7 +252,7 @@ class TaskDecision:
 
 @frozen(kw_only=True)
 class Page(Generic[T]):
-    """Hold one page of a listing.
+    """One page of a listing.
 
     Args:
         items: What the page carried, each id once in a listing.
@@ -273,7 +273,7 @@ class Page(Generic[T]):
 
 @frozen(kw_only=True)
 class Paging:
-    """Hold what a listing tells of a page, all of it hints."""
+    """What a listing tells of a page, all of it hints."""
 
     page: int | None = None
     per_page: int | None = None
@@ -283,7 +283,7 @@ class Paging:
 
 @frozen
 class RawReply:
-    """Hold the answer of an endpoint that leadlex has no method for.
+    """The answer of an endpoint that leadlex has no method for.
 
     Args:
         data: The JSON of the body, whole and unchecked; None for an empty one.

@@ -40,7 +40,7 @@ def chat(options: Namespace, out: Output) -> None:
 
 
 class Talk:
-    """Be one conversation on the screen.
+    """One conversation on the screen.
 
     Args:
         client: What asks.

@@ -93,7 +93,7 @@ def _discard_output() -> None:
 
 
 class Parser(ArgumentParser):
-    """Be a parser whose errors are told like all others."""
+    """A parser whose errors are told like all others."""
 
     def error(self, message: str) -> NoReturn:
         """Refuse what was typed."""

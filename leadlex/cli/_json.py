@@ -27,7 +27,7 @@ _DETAILS: Final = (
 
 
 class JsonLines:
-    """Be the output of `--json`."""
+    """The output of `--json`."""
 
     def wait(self, what: str) -> None:
         """Say nothing: it is for people."""

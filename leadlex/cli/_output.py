@@ -31,7 +31,7 @@ class Stopped(NamedTuple):
 
 
 class Output(Protocol):
-    """Show what a command has to say."""
+    """What a command has to say."""
 
     def wait(self, what: str) -> None:
         """Tell that something is under way, until the next thing is said."""

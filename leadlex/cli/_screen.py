@@ -41,7 +41,7 @@ _CHARGES: Final[Mapping[Charged, str]] = {
 
 
 class Screen:
-    """Be the output for people."""
+    """The output for people."""
 
     def __init__(self) -> None:
         self._out = _console(sys.stdout)

@@ -26,7 +26,7 @@ CREDITS = 5_000
 
 
 class Sandbox:
-    """Serve the whole Lexi contract on a loopback port, offline and free, over a small invented law-firm CRM.
+    """The whole Lexi contract on a loopback port, offline and free, over a small invented law-firm CRM.
 
     Use it as a context manager, or call `start` and `stop`, from any thread. Its Lexi understands the prompts
     of the service's documentation and questions about what they lead to; the same calls get the same answers.

@@ -145,7 +145,7 @@ def _finish(connection: Connection, plain: Plain, how: Ending) -> None:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Cut:
-    """Send the head and some bytes of the body, then break off.
+    """The head and some bytes of the body, then a break.
 
     Args:
         after: How many bytes of the body are sent; the framing of chunks is not counted.
@@ -176,7 +176,7 @@ def _first(pieces: Sequence[bytes], count: int) -> Iterator[bytes]:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Lost:
-    """Break off before the first byte of an answer, or after some bytes of its head.
+    """A break before the first byte of an answer, or after some bytes of its head.
 
     Args:
         how: `fin`, `rst` or `stall`.
@@ -194,7 +194,7 @@ class Lost:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Answer:
-    """Answer something else, whole.
+    """Another answer, whole.
 
     Args:
         status: The status.
@@ -225,7 +225,7 @@ class Answer:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Raw:
-    """Send bytes that may be no HTTP at all, then end the connection.
+    """Bytes that may be no HTTP at all, then the connection's end.
 
     Args:
         data: The bytes, head included.
@@ -247,7 +247,7 @@ class Raw:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Slow:
-    """Send the plain answer, but wait before each of its pieces after the first.
+    """The plain answer, with a wait before each of its pieces after the first.
 
     Args:
         pause: Seconds.

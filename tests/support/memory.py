@@ -12,7 +12,7 @@ from leadlex._network.bodies import GuardedText
 from leadlex._network.clients import connections_for
 from leadlex._network.clock import Clock
 from leadlex._network.retry_quota import RetryQuota
-from leadlex._network.seen import Seen
+from leadlex._network.seen import LastSeen
 from leadlex._network.timeouts import Clocks
 from leadlex._network.transport import Transport
 from leadlex._policy.call import Call
@@ -76,7 +76,7 @@ class MemoryTransport(Transport):
         settings = Settings(
             base_url="http://localhost", key=ApiKey(API_KEY), policy=RetryPolicy(retries=0), resume=False
         )
-        super().__init__(settings, connections_for(settings, None), Seen(), RetryQuota(), Clock())
+        super().__init__(settings, connections_for(settings, None), LastSeen(), RetryQuota(), Clock())
 
     async def _head(self, call: Call[Any], clocks: Clocks) -> httpx.Response:  # noqa: ARG002  # the transport's own
         call.meta, call.progress = None, Progress(traced=True, started=True, written=True)

@@ -158,7 +158,7 @@ def middlebox(
 
 
 class Squid(NamedTuple):
-    """Be the ports of a squid: one for all, one for who has a password, one for nobody."""
+    """The ports of a squid: one for all, one for who has a password, one for nobody."""
 
     open: int
     locked: int

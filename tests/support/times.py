@@ -12,7 +12,7 @@ from tests.support.faces import Face, Main
 
 
 class Turned(Clock):
-    """Be the real clocks, moved as the test says.
+    """The real clocks, moved as the test says.
 
     Args:
         chance: What every throw of the dice gives.
