@@ -138,7 +138,7 @@ def test_the_tree_is_as_documented() -> None:
 
 
 def test_the_tree_is_drawn_whole() -> None:
-    """The picture in the docstring of the errors' room has every class."""
+    """The picture in the docstring of the errors' module has every class."""
     drawn = _errors.__doc__ or ""
     assert [kind.__name__ for kind in PARENTS if kind.__name__ not in drawn] == []
 
