@@ -306,7 +306,7 @@ def test_celery_with_gevent(tmp_path: Path) -> None:
 #: broken in the child, with leadlex or without.
 FORKED_IN_C = f"""
 import ctypes, leadlex, os, signal, sys, threading, time
-from leadlex import _bridge
+from leadlex._portal.loop_thread import process_here
 whole, chat = {text_of(LONG)!r}, {CHAT["response"]!r}
 def fork():
     time.sleep(0.1)
@@ -358,7 +358,7 @@ lexi = leadlex.LeadLex()
 print(use())
 held, over = threading.Event(), threading.Event()
 def hold():
-    with _bridge._here().lock:
+    with process_here().lock:
         held.set()
         over.wait()
 threading.Thread(target=hold).start()
@@ -406,11 +406,11 @@ def test_forks_in_c(name: str, python: Python) -> None:
 
 BROKEN = """
 import sys, types
-sys.modules["httpcore"] = types.ModuleType("httpcore")
+sys.modules["h11"] = types.ModuleType("h11")
 try:
     from leadlex import LeadLex
 except ImportError as error:
-    print("LeadLex" in str(error), "'httpcore'" in str(error), type(error.__cause__) is AttributeError)
+    print("LeadLex" in str(error), "'h11'" in str(error), type(error.__cause__) is AttributeError)
 """
 
 

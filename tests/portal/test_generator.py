@@ -1,4 +1,4 @@
-"""The sync face is what the generator makes of the async floors, whole, and nothing is guessed."""
+"""The sync client is what the generator makes of the async modules, whole, and nothing is guessed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ GENERATED = generator.generate(generator.read_module)
 TWINS = {name: RENAMED[name] for name in SOURCES}
 
 
-def test_the_sync_face_is_what_the_generator_makes() -> None:
+def test_the_sync_client_is_what_the_generator_makes() -> None:
     """The file is compared whole: a line that was added, changed or cut by hand is found."""
     same = TARGET.read_text("utf-8") == GENERATED
     assert same, "_sync.py is out of date; this writes it: python -m leadlex._portal.generator"
@@ -128,11 +128,11 @@ def test_no_word_of_the_async_face_is_left(name: str) -> None:
 
 
 def with_method(text: str, kind: str = "AsyncPager") -> Callable[[str], str]:
-    """Read the rooms as they are, with something put in at the head of one class."""
+    """Read the modules as they are, with something put in at the head of one class."""
 
-    def read(room: str) -> str:
-        whole = generator.read_module(room)
-        if room != SOURCES[kind]:
+    def read(module: str) -> str:
+        whole = generator.read_module(module)
+        if module != SOURCES[kind]:
             return whole
         head, docstring, tail = re.split(rf'(class {kind}\b.*?\n    """\n)', whole, maxsplit=1, flags=re.DOTALL)
         return f"{head}{docstring}\n{text}\n{tail}"
@@ -200,8 +200,8 @@ def _first_statement(text: str) -> object:
 def test_a_class_with_more_than_bases_is_refused(head: str) -> None:
     """A class's keywords and decorators are not dropped silently."""
 
-    def read(room: str) -> str:
-        return generator.read_module(room).replace("class AsyncPager(Generic[T]):", head)
+    def read(module: str) -> str:
+        return generator.read_module(module).replace("class AsyncPager(Generic[T]):", head)
 
     with pytest.raises(UnknownShape, match=r"_pager\.py:\d+: no rule for AsyncPager\.AsyncPager"):
         generator.generate(read)
@@ -210,11 +210,11 @@ def test_a_class_with_more_than_bases_is_refused(head: str) -> None:
 def test_a_class_without_docstring_loses_nothing() -> None:
     """The first statement of a class is skipped only where it is its docstring."""
 
-    def read(room: str) -> str:
+    def read(module: str) -> str:
         return re.sub(
             r'(class AsyncPager\b.*?\n)    """.*?"""\n',
             r"\1    odd = 1\n",
-            generator.read_module(room),
+            generator.read_module(module),
             flags=re.DOTALL,
         )
 
@@ -225,8 +225,8 @@ def test_a_class_without_docstring_loses_nothing() -> None:
 def test_a_client_that_keeps_what_it_was_given_is_refused() -> None:
     """A client's options that are not known to be plain are dropped as a method's are."""
 
-    def read(room: str) -> str:
-        return generator.read_module(room).replace("del api_key, ", "del ")
+    def read(module: str) -> str:
+        return generator.read_module(module).replace("del api_key, ", "del ")
 
     with pytest.raises(UnknownShape, match=r"_client\.py:\d+: no rule for AsyncLeadLex\.__init__"):
         generator.generate(read)
