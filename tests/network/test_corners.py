@@ -86,6 +86,18 @@ def test_nothing_to_interrupt() -> None:
     anyio.run(main)
 
 
+def test_no_rest_in_a_closed_client() -> None:
+    """A wait that begins as another thread closes the client ends at once, with the word of it."""
+
+    async def main() -> None:
+        async with leadlex.AsyncLeadLex("wbk_corner", base_url="http://127.0.0.1:9") as lexi:
+            transport = lexi._transport
+        with pytest.raises(leadlex.ClientClosedError):
+            await transport.rest(3600.0)
+
+    anyio.run(main)
+
+
 class _Body:
     """Be a body that counts how often it is closed."""
 
