@@ -120,8 +120,8 @@ class ConnectionsByLoop:
         self._forget_the_dead()
         connections, self._by_loop = self._by_loop, {}
         here = connections.pop(current_token().native_token, None) if connections else None
-        for here in connections.values():
-            here.close_soon()
+        for elsewhere in connections.values():
+            elsewhere.close_soon()
         if here is not None:
             await here.aclose()
 
