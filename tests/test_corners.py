@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import socket
+import ssl
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
@@ -20,7 +21,7 @@ import leadlex
 from leadlex._network.connections import PooledStream, PooledTransport
 from leadlex._network.http1 import HTTP1Connection
 from leadlex._network.limiter import ConnectionLimiter
-from leadlex._network.sockets import is_readable
+from leadlex._network.sockets import has_more, is_readable
 from leadlex._portal.bridge import Bridge
 from tests.support.answers import chunk, head, last_chunk, sse_head
 from tests.support.faces import Face
@@ -181,6 +182,15 @@ def test_a_system_without_poll(monkeypatch: pytest.MonkeyPatch) -> None:
     assert is_readable(here)
 
 
+def test_what_is_no_tls_is_more_than_was_asked_for() -> None:
+    """Bytes that TLS can't read after an answer end a connection as those do that it can."""
+    incoming = ssl.MemoryBIO()
+    secure = ssl.create_default_context().wrap_bio(incoming, ssl.MemoryBIO(), server_hostname="localhost")
+    assert not has_more(secure)
+    incoming.write(b"HTTP/1.1 200 OK\r\n\r\n")
+    assert has_more(secure)
+
+
 class _Line:
     """Be a connection that does as it is told.
 
@@ -194,12 +204,16 @@ class _Line:
         self.answered = 0
         made.append(self)
 
-    async def send(self, _: httpx.Request) -> httpx.Response:
+    async def send(self, _: httpx.Request) -> httpcore.Response:
         """Answer."""
         if not self.usable:
             raise httpcore.ConnectionNotAvailable
         self.answered += 1
-        return httpx.Response(200, stream=_Body())  # type: ignore[arg-type]  # it is like one
+        return httpcore.Response(200)
+
+    def read(self, _: httpcore.Response) -> _Body:
+        """Return a body."""
+        return _Body()
 
     def is_idle(self) -> bool:
         """Tell what was told."""

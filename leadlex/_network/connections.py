@@ -23,12 +23,16 @@ KEEPALIVE: Final = 5.0
 class Connection(Protocol):
     """A connection, opened by the first request that is sent on it."""
 
-    async def send(self, request: httpx.Request) -> httpx.Response:
-        """Send a request and return the head of its answer; the stream in it is closed before the next request.
+    def send(self, request: httpx.Request, /) -> Awaitable[httpcore.Response]:
+        """Send a request and return the head of its answer.
 
         Raises:
             httpcore.ConnectionNotAvailable: Nothing was sent, since it can't be used any more.
         """
+        ...
+
+    def read(self, answer: httpcore.Response, /) -> Any:  # noqa: ANN401  # an async iterable of bytes
+        """Return the body of an answer, which is read, and closed before the next request is sent."""
         ...
 
     def is_idle(self) -> bool:
@@ -59,15 +63,21 @@ class PooledTransport(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request and return the head of its answer."""
-        await self._limiter.take(request)
+        if not self._limiter.takes_now():
+            await self._limiter.take(request)
         try:
-            connection, response = await self._send(request)
+            while True:
+                connection = self._idle.pop() if self._idle else self._connect(request.url)
+                self._busy.add(connection)
+                try:
+                    return self._response(connection, await connection.send(request))
+                except BaseException as error:
+                    await self._drop(connection)
+                    if not isinstance(error, httpcore.ConnectionNotAvailable):
+                        raise
         except BaseException:
             self._limiter.give_back()
             raise
-        body = _Body(response.stream, partial(self._take_back, connection))
-        response.stream = PooledStream(body, self._limiter)
-        return response
 
     async def aclose(self) -> None:
         """Close all connections; requests under way break."""
@@ -76,25 +86,21 @@ class PooledTransport(httpx.AsyncBaseTransport):
         self._busy.clear()
         await _close(connections)
 
-    async def _send(self, request: httpx.Request) -> tuple[Connection, httpx.Response]:
-        while True:
-            connection = self._idle.pop() if self._idle else self._connect(request.url)
-            self._busy.add(connection)
-            try:
-                return connection, await connection.send(request)
-            except BaseException as error:
-                self._busy.discard(connection)
-                await _close([connection])
-                if not isinstance(error, httpcore.ConnectionNotAvailable):
-                    raise
+    def _response(self, connection: Connection, answer: httpcore.Response) -> httpx.Response:
+        stream = PooledStream(connection.read(answer), self._limiter, partial(self._take_back, connection))
+        return httpx.Response(answer.status, headers=answer.headers, stream=stream, extensions=answer.extensions)
 
-    async def _take_back(self, connection: Connection) -> None:
-        """Keep a connection if it is idle, and close those that were idle for too long: the oldest stand first."""
-        old = [*takewhile(_is_over, self._idle)]
-        del self._idle[: len(old)]
+    async def _drop(self, connection: Connection) -> None:
         self._busy.discard(connection)
-        (self._idle if connection.is_idle() else old).append(connection)
-        await _close(old)
+        await _close([connection])
+
+    def _take_back(self, connection: Connection) -> list[Connection]:
+        """Keep a connection if it is idle, and return what is to be closed: of the others the oldest stand first."""
+        over = [*takewhile(_is_over, self._idle)]
+        del self._idle[: len(over)]
+        self._busy.discard(connection)
+        (self._idle if connection.is_idle() else over).append(connection)
+        return over
 
 
 def _is_over(connection: Connection) -> bool:
@@ -102,41 +108,29 @@ def _is_over(connection: Connection) -> bool:
 
 
 async def _close(connections: list[Connection]) -> None:
-    if connections:
-        with anyio.CancelScope(shield=True):
-            for connection in connections:
-                await connection.aclose()
-
-
-class _Body(httpx.AsyncByteStream):
-    """A body that gives its connection back when it is closed."""
-
-    def __init__(self, stream: Any, give_back: Callable[[], Awaitable[None]]) -> None:  # noqa: ANN401  # any async one
-        self._stream = stream
-        self._give_back = give_back
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self._stream.__aiter__()  # type: ignore[no-any-return]  # an async iterator of bytes
-
-    async def aclose(self) -> None:
-        """Close the body."""
-        try:
-            await self._stream.aclose()
-        finally:
-            await self._give_back()
+    with anyio.CancelScope(shield=True):
+        for connection in connections:
+            await connection.aclose()
 
 
 class PooledStream(httpx.AsyncByteStream):
-    """Give a connection's place back when its response is closed.
+    """Give a connection and its place back when its response is closed.
 
     Args:
         stream: The body.
         limiter: Where the place belongs.
+        take_back: Takes the connection, and returns those that are to be closed.
     """
 
-    def __init__(self, stream: Any, limiter: ConnectionLimiter) -> None:  # noqa: ANN401  # any async one
+    def __init__(
+        self,
+        stream: Any,  # noqa: ANN401  # an async iterable of bytes
+        limiter: ConnectionLimiter,
+        take_back: Callable[[], list[Connection]] = list,
+    ) -> None:
         self._stream = stream
         self._limiter: ConnectionLimiter | None = limiter
+        self._take_back = take_back
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self._stream.__aiter__()  # type: ignore[no-any-return]  # an async iterator of bytes
@@ -148,4 +142,7 @@ class PooledStream(httpx.AsyncByteStream):
             try:
                 await self._stream.aclose()
             finally:
+                over = self._take_back()
                 limiter.give_back()
+                if over:
+                    await _close(over)

@@ -19,6 +19,6 @@ class CookielessClient(httpx.AsyncClient):
     """A client that keeps no cookies: a service that is asked with a key has none to give."""
 
     @property  # type: ignore[misc]  # without a setter: there is nothing to put into
-    def cookies(self) -> httpx.Cookies:
+    def cookies(self) -> httpx.Cookies:  # pyright: ignore[reportIncompatibleMethodOverride]  # the same
         """None, whatever the service said."""
         return _NONE

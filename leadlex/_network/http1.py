@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ssl
-from typing import Any, cast
+from collections.abc import Awaitable
+from typing import Any
 
 import httpcore
 import httpx
@@ -33,15 +34,15 @@ class HTTP1Connection:
         self._suspect = False
         self._secure: ssl.SSLObject | None = None
 
-    async def send(self, request: httpx.Request) -> httpx.Response:
-        """Send a request and return the head of its answer, whose stream is httpcore's.
+    def send(self, request: httpx.Request) -> Awaitable[httpcore.Response]:
+        """Send a request and return the head of its answer.
 
         Raises:
             httpcore.ConnectionNotAvailable: It was used, and can't be used again.
         """
         if self._used and not self.is_idle():
             raise httpcore.ConnectionNotAvailable
-        answer = await self._inner.handle_async_request(
+        return self._inner.handle_async_request(
             httpcore.Request(
                 method=request.method,
                 url=_translated(request.url),
@@ -50,12 +51,19 @@ class HTTP1Connection:
                 extensions=request.extensions,
             )
         )
+
+    def read(self, answer: httpcore.Response) -> Any:  # noqa: ANN401  # httpcore's stream
+        """Return the body of an answer."""
         if not self._used:
             self._begin(answer)
         self._suspect = _is_framed_twice(answer)
-        return httpx.Response(
-            answer.status, headers=answer.headers, stream=cast("Any", answer.stream), extensions=answer.extensions
-        )
+        return answer.stream
+
+    def _begin(self, answer: httpcore.Response) -> None:
+        self._used = True
+        self._secure = answer.extensions["network_stream"].get_extra_info("ssl_object")
+        self._inner = parser_of(answer, self._inner)
+        tune(self._inner)
 
     def is_idle(self) -> bool:
         """Tell whether it can be used again; httpcore itself takes whatever came more for the next answer."""
@@ -63,12 +71,6 @@ class HTTP1Connection:
         if self._suspect or not inner.is_idle() or inner.has_expired():
             return False
         return not (has_rest(inner) or (secure and has_more(secure)))
-
-    def _begin(self, answer: httpcore.Response) -> None:
-        self._used = True
-        self._secure = answer.extensions["network_stream"].get_extra_info("ssl_object")
-        self._inner = parser_of(answer, self._inner)
-        tune(self._inner)
 
     async def aclose(self) -> None:
         """Close it, and the socket too where httpcore had not got hold of it yet."""
