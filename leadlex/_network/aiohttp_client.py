@@ -9,7 +9,7 @@ import httpx
 
 from leadlex._errors import ConfigurationError
 
-from .patches import cookieless
+from .cookies import CookielessClient
 from .tls import tls_context
 
 MANY: Final = 10_000
@@ -37,7 +37,7 @@ def aiohttp_client(*, max_connections: int = MANY) -> httpx.AsyncClient:
     from .aiohttp_transport import SessionTransport  # noqa: PLC0415  # an extra, loaded when it is used
 
     transport = SessionTransport(tls_context(), max_connections)
-    return cookieless(httpx.AsyncClient(transport=transport, trust_env=False))
+    return CookielessClient(transport=transport, trust_env=False)
 
 
 def _is_installed() -> bool:

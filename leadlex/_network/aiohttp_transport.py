@@ -24,9 +24,8 @@ from leadlex._errors import ConfigurationError
 
 from .connections import KEEPALIVE, PooledStream
 from .limiter import ConnectionLimiter
-from .patches import is_readable
 from .proxies import environment_proxy
-from .sockets import socket_options
+from .sockets import is_readable, socket_options
 from .timeouts import Alarm, Limit, alarm_here
 
 _PIECE: Final = 64 << 10

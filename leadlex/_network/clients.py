@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from importlib import import_module
 from typing import NoReturn
 from urllib.parse import urlsplit
@@ -15,8 +16,9 @@ from leadlex._errors import refuse
 from leadlex._settings import Settings
 
 from .connections import PooledTransport
+from .cookies import CookielessClient
+from .http1 import HTTP1Connection
 from .loops import ConnectionsByLoop
-from .patches import cookieless
 from .proxies import environment_proxy
 from .tls import begin_to_read
 
@@ -35,8 +37,8 @@ def client_maker(settings: Settings) -> Callable[[], httpx.AsyncClient]:
     proxy = environment_proxy(settings.address, context) if secure else None
 
     def make() -> httpx.AsyncClient:
-        transport = PooledTransport(context, proxy, settings.max_connections)
-        return cookieless(httpx.AsyncClient(transport=transport, trust_env=False))
+        transport = PooledTransport(partial(HTTP1Connection, context, proxy), settings.max_connections)
+        return CookielessClient(transport=transport, trust_env=False)
 
     return make
 

@@ -19,20 +19,27 @@ class ConnectionLimiter:
         self._limit = limit
         self._free = anyio.Semaphore(limit)
 
+    def takes_now(self) -> bool:
+        """Take a place that is free, and tell whether there was one."""
+        try:
+            self._free.acquire_nowait()
+        except anyio.WouldBlock:
+            return False
+        return True
+
     async def take(self, request: httpx.Request) -> None:
         """Wait for a place.
 
         Raises:
             httpx.PoolTimeout: None became free in time; the request's trace learns that nothing was sent.
         """
-        try:
-            self._free.acquire_nowait()
-        except anyio.WouldBlock:
-            seconds = request.extensions["timeout"]["pool"]
-            with Limit(seconds):
-                return await self._free.acquire()
-            await request.extensions["trace"]("pool.acquire.failed", {})
-            raise httpx.PoolTimeout(f"all {self._limit} connections are in use by open streams and calls") from None
+        if self.takes_now():
+            return
+        with Limit(request.extensions["timeout"]["pool"]):
+            await self._free.acquire()
+            return
+        await request.extensions["trace"]("pool.acquire.failed", {})
+        raise httpx.PoolTimeout(f"all {self._limit} connections are in use by open streams and calls")
 
     def give_back(self) -> None:
         """Free a place."""

@@ -1,11 +1,11 @@
-"""Every change to what httpx and httpcore do inside.
+"""Every touch of what is private to httpx and httpcore.
 
-Rule: this is the only module that touches their private names.
+Rule: no other module touches it. Each name says what it is for and what happens where a new version has it no more:
+all works on, only slower.
 """
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any, Final
@@ -13,86 +13,39 @@ from typing import Any, Final
 import anyio
 import h11
 import httpcore
-import httpx
-from httpcore._utils import is_socket_readable
-
-is_readable: Final = is_socket_readable
-"""Tell whether something, or the end, came on a socket that nobody read yet."""
 
 
-class HealedPool(httpcore.AsyncConnectionPool):
-    """Drop connections that nobody holds and that can't be used, before requests are assigned.
+def parser_of(answer: httpcore.Response, connection: Any) -> Any:  # noqa: ANN401  # httpcore's
+    """Return what speaks HTTP within a connection that gave an answer; it is a connection too, without the detours.
 
-    httpcore 1.0.9 keeps a connection for ever whose request was cancelled between being assigned and connecting;
-    after enough of them every call is a PoolTimeout. It also keeps one that received more than its answer, and takes
-    the rest for the answer to the next request.
+    `_connection`: else the connection stays as it is, and `has_rest` ends it after each answer.
     """
-
-    def _assign_requests_to_connections(self) -> list[Any]:
-        held = {id(request.connection) for request in self._requests}
-        lost = [
-            connection
-            for connection in self._connections
-            if id(connection) not in held and not connection.is_closed() and not _is_clean(connection)
-        ]
-        for connection in lost:
-            self._connections.remove(connection)
-        return [*lost, *super()._assign_requests_to_connections()]
-
-    @property
-    def load(self) -> int:
-        """Count the requests under way."""
-        return len(self._requests)
-
-    @property
-    def spare(self) -> int:
-        """Count the connections that no request holds."""
-        return len(self._connections) - len(self._requests)
+    return getattr(answer.stream, "_connection", connection)
 
 
-def _is_clean(connection: Any) -> bool:  # noqa: ANN401  # httpcore's, perhaps in one that tunnels
-    if not connection.is_idle():
-        return False
-    parser = _layers(connection)[-1]
-    secure = parser._network_stream.get_extra_info("ssl_object")  # noqa: SLF001  # not public
-    return not (parser._h11_state.trailing_data[0] or (secure and _has_more(secure)))  # noqa: SLF001  # not public
+def has_rest(parser: Any) -> bool:  # noqa: ANN401  # httpcore's
+    """Tell whether the parser was given more than its answer, and would take the rest for the next one.
 
-
-def _has_more(secure: ssl.SSLObject) -> bool:
-    """Tell whether TLS holds more than was read: what came together with an answer left the socket with it."""
-    try:
-        secure.read(1)
-    except ssl.SSLWantReadError:
-        return False
-    except ssl.SSLError:
-        pass
-    return True
-
-
-def _layers(connection: Any) -> list[Any]:  # noqa: ANN401  # httpcore's
-    """List a connection and those inside of it; the last one parses."""
-    layers = [connection]
-    while hasattr(layers[-1], "_connection"):
-        layers.append(layers[-1]._connection)  # noqa: SLF001  # nowhere public
-    return layers
-
-
-_LOCKS: Final = ("_request_lock", "_connect_lock", "_state_lock")
-
-
-def tune(connection: Any) -> None:  # noqa: ANN401  # httpcore's
-    """Spare a connection that has just given its first head what costs time and gives nothing.
-
-    httpcore's locks let the event loop turn when they are free too, three times a call. And each chunk of a body goes
-    up through seven layers by itself, even where one read brought a hundred.
+    `_h11_state`: else nobody can tell, and each answer ends its connection.
     """
-    *_, parser = layers = _layers(connection)
-    if "_receive_response_body" in vars(parser):
-        return
-    for layer in layers:
-        for lock in filter(vars(layer).__contains__, _LOCKS):
-            setattr(layer, lock, anyio.Lock(fast_acquire=True))
-    parser._receive_response_body = partial(_Blocks, parser)  # noqa: SLF001  # as above
+    state = getattr(parser, "_h11_state", None)
+    return state is None or bool(state.trailing_data[0])
+
+
+_TO_READ: Final = ("_h11_state", "_receive_event", "_receive_response_body")
+
+
+def tune(parser: Any) -> None:  # noqa: ANN401  # httpcore's
+    """Spare a parser that has just given its first head what costs time and gives nothing.
+
+    `_state_lock`: httpcore's lets the event loop turn where it is free too, twice a call (benchmark `json-async`); else
+    it does. `_receive_response_body`: each chunk goes up through seven layers by itself, even where one read brought a
+    hundred (benchmark `async-1`); else it does.
+    """
+    if hasattr(parser, "_state_lock"):
+        parser._state_lock = anyio.Lock(fast_acquire=True)  # noqa: SLF001  # as above
+    if all(hasattr(parser, name) for name in _TO_READ):
+        parser._receive_response_body = partial(_Blocks, parser)  # noqa: SLF001  # as above
 
 
 class _Blocks(AsyncIterator[bytes]):
@@ -123,14 +76,3 @@ class _Blocks(AsyncIterator[bytes]):
             except h11.RemoteProtocolError:
                 break  # h11 says so again when it is asked for more
         return bytes(data)
-
-
-class _NoCookies(httpx.Cookies):
-    def extract_cookies(self, response: httpx.Response) -> None:
-        """Keep none, without the tenth of a call that it takes to look for some."""
-
-
-def cookieless(client: httpx.AsyncClient) -> httpx.AsyncClient:
-    """Return a client after it was made to keep no cookies."""
-    client._cookies = _NoCookies()  # noqa: SLF001  # what one gives to the constructor is copied into the common kind
-    return client

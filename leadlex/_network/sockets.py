@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import ssl
-from collections.abc import Awaitable, Iterable
-from functools import partial
-from typing import Any, Final, cast
+from collections.abc import Iterable
+from typing import Any, Final, Self
 
 import anyio
 import httpcore
+from anyio.abc import ByteStream, SocketAttribute
+from anyio.streams.tls import TLSAttribute, TLSStream
 
-from .timeouts import Alarm, Limit, alarm_here
-
-_CLOSING: Final = 1.0
-"""Seconds that closing may take."""
+from .timeouts import Limit, alarm_here
 
 
 def socket_options() -> list[tuple[int, int, int]]:
@@ -26,82 +25,148 @@ def socket_options() -> list[tuple[int, int, int]]:
     return [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1), *tcp]
 
 
-class Patient(httpcore.AsyncNetworkBackend):
-    """Connect and write as httpcore does, by clocks that look for what is there before they are believed."""
+def is_readable(opened: socket.socket) -> bool:
+    """Tell whether something, or the end, came on a socket that nobody read yet; a closed one has ended."""
+    number = opened.fileno()
+    if number < 0:
+        return True
+    if not hasattr(select, "poll"):  # Windows
+        return bool(select.select([number], [], [], 0)[0])
+    poll = select.poll()
+    poll.register(number, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+class Network(httpcore.AsyncNetworkBackend):
+    """Open the socket of one connection, and know it until it is closed."""
 
     def __init__(self) -> None:
-        self._inner: Any = httpcore.AnyIOBackend()  # under trio too
+        self._stream: Stream | None = None
 
     async def connect_tcp(
         self,
         host: str,
         port: int,
         timeout: float | None = None,  # noqa: ASYNC109  # httpcore's
-        local_address: str | None = None,
-        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+        local_address: str | None = None,  # noqa: ARG002  # httpcore's
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,  # noqa: ARG002  # httpcore's
     ) -> httpcore.AsyncNetworkStream:
-        """Open a connection.
+        """Open it.
 
         Raises:
             httpcore.ConnectTimeout: There was none in time.
+            httpcore.ConnectError: There was none.
         """
-        with Limit(timeout):
-            return _patient(await self._inner.connect_tcp(host, port, None, local_address, socket_options))
+        try:
+            with Limit(timeout):
+                self._stream = Stream(await anyio.connect_tcp(host, port))
+                return self._stream.set_up()
+        except OSError as error:
+            raise httpcore.ConnectError(str(error)) from error
         raise httpcore.ConnectTimeout
 
-
-def _patient(stream: httpcore.AsyncNetworkStream) -> httpcore.AsyncNetworkStream:
-    changed = cast("Any", stream)
-    changed.read = partial(_receive, alarm_here(), changed._stream.receive)  # noqa: SLF001  # anyio's stream
-    changed.write, changed.start_tls = partial(_write, stream.write), partial(_start_tls, stream, stream.start_tls)
-    return stream
+    async def aclose(self) -> None:
+        """Close it, if it was opened; what was put upon it ends with it."""
+        if self._stream is not None:
+            await self._stream.aclose()
 
 
-async def _receive(
-    alarm: Alarm,
-    receive: Any,  # noqa: ANN401  # anyio's
-    max_bytes: int,
-    timeout: float | None = None,  # noqa: ASYNC109  # httpcore's
-) -> bytes:
-    """Read as httpcore does over anyio, without what its own clock costs each event."""
-    try:
-        with Limit(timeout, alarm):
-            return await receive(max_bytes)  # type: ignore[no-any-return]  # bytes
-    except anyio.EndOfStream:
-        return b""
-    except (anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
-        raise httpcore.ReadError(str(error)) from error
-    raise httpcore.ReadTimeout
+_INFO: Final[dict[str, Any]] = {
+    "ssl_object": TLSAttribute.ssl_object,
+    "socket": SocketAttribute.raw_socket,
+    "client_addr": SocketAttribute.local_address,
+    "server_addr": SocketAttribute.remote_address,
+}
 
 
-_AT_ONCE: Final = 16 << 10
-"""Bytes that every system takes at once: no clock is needed, nor a coroutine more."""
+class Stream(httpcore.AsyncNetworkStream):
+    """Read and write on a socket, or on TLS upon one."""
 
+    def __init__(self, inner: ByteStream) -> None:
+        self._inner = inner
+        self._socket = inner.extra(SocketAttribute.raw_socket)  # noqa: S610  # anyio's
+        self._alarm = alarm_here()
 
-def _write(write: Any, buffer: bytes, timeout: float | None = None) -> Awaitable[None]:  # noqa: ANN401  # httpcore's
-    patiently = len(buffer) > _AT_ONCE
-    return _write_patiently(write, buffer, timeout) if patiently else write(buffer, timeout)
+    def set_up(self) -> Self:
+        """Set on the socket what is set on every one."""
+        for option in socket_options():
+            self._socket.setsockopt(*option)
+        return self
 
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109  # httpcore's
+        """Return what comes next; nothing at the end.
 
-async def _write_patiently(write: Any, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ANN401, ASYNC109  # httpcore's
-    with Limit(timeout) as scope:
-        await write(buffer)
-    if scope.cancelled_caught:
+        Raises:
+            httpcore.ReadTimeout: Nothing came in time.
+            httpcore.ReadError: The connection broke.
+        """
+        try:
+            with Limit(timeout, self._alarm):
+                return await self._inner.receive(max_bytes)
+        except anyio.EndOfStream:
+            return b""
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
+            raise httpcore.ReadError(str(error)) from error
+        raise httpcore.ReadTimeout
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109  # httpcore's
+        """Send all of it.
+
+        Raises:
+            httpcore.WriteTimeout: The other side did not take it in time.
+            httpcore.WriteError: The connection broke.
+        """
+        try:
+            with Limit(timeout, self._alarm):
+                return await self._inner.send(buffer)
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
+            raise httpcore.WriteError(str(error)) from error
         raise httpcore.WriteTimeout
 
+    async def aclose(self) -> None:
+        """Close it, and what it is upon."""
+        await self._inner.aclose()
 
-async def _start_tls(
-    stream: httpcore.AsyncNetworkStream,
-    start_tls: Any,  # noqa: ANN401  # httpcore's
-    ssl_context: ssl.SSLContext,
-    server_hostname: str | None = None,
-    timeout: float | None = None,  # noqa: ASYNC109  # httpcore's
-) -> httpcore.AsyncNetworkStream:
+    async def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109  # httpcore's
+    ) -> httpcore.AsyncNetworkStream:
+        """Return a stream of TLS upon this one.
+
+        Raises:
+            httpcore.ConnectTimeout: The two did not agree in time.
+            httpcore.ConnectError: They did not agree.
+        """
+        try:
+            with Limit(timeout):
+                return Stream(
+                    await TLSStream.wrap(
+                        self._inner,
+                        hostname=server_hostname,
+                        ssl_context=ssl_context,
+                        standard_compatible=False,
+                        server_side=False,
+                    )
+                )
+        except (anyio.BrokenResourceError, anyio.EndOfStream, ssl.SSLError) as error:
+            raise httpcore.ConnectError(str(error)) from error
+        raise httpcore.ConnectTimeout
+
+    def get_extra_info(self, info: str) -> Any:  # noqa: ANN401  # httpcore's
+        """Return what httpcore, or a user, asks for by name."""
+        if info == "is_readable":
+            return is_readable(self._socket)
+        return self._inner.extra(_INFO[info], None) if info in _INFO else None  # noqa: S610  # anyio's
+
+
+def has_more(secure: ssl.SSLObject) -> bool:
+    """Tell whether TLS holds more than was read: what came together with an answer left the socket with it."""
     try:
-        with Limit(timeout):
-            return _patient(await start_tls(ssl_context, server_hostname))
-        raise httpcore.ConnectTimeout  # noqa: TRY301  # closes below
-    except BaseException:
-        with anyio.move_on_after(_CLOSING, shield=True):
-            await stream.aclose()
-        raise
+        secure.read(1)
+    except ssl.SSLWantReadError:
+        return False
+    except ssl.SSLError:
+        pass
+    return True

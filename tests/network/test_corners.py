@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import inspect
+import re
+import socket
+import ssl
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import anyio
+import httpcore
 import httpx
 import pytest
+from httpcore._async import http11
 
 import leadlex
 from leadlex._network.connections import PooledStream, PooledTransport
+from leadlex._network.http1 import HTTP1Connection
 from leadlex._network.limiter import ConnectionLimiter
+from leadlex._network.sockets import has_more, is_readable
 from leadlex._portal.bridge import Bridge
 from tests.support.answers import chunk, head, last_chunk, sse_head
 from tests.support.faces import Face
 from tests.support.lexi import LexiScript
+from tests.support.resources import no_leaks
 from tests.support.server import Connection, ScriptedServer
 
 
@@ -140,12 +150,160 @@ def test_what_one_read_brought_comes_at_once(backend: str) -> None:
         connection.send(sse_head() + b"".join(map(chunk, pieces)) + last_chunk())
 
     async def main(url: str) -> list[bytes]:
-        transport = PooledTransport(None, None, 1)
+        transport = PooledTransport(partial(HTTP1Connection, None, None), 1)
         async with httpx.AsyncClient(transport=transport) as client, client.stream("GET", url) as response:
             return [piece async for piece in response.aiter_raw()]
 
     with ScriptedServer(serve) as server:
         assert anyio.run(main, server.url, backend=backend) == [b"".join(pieces)]
+
+
+#: What the library touches of httpcore's inside, all of it named in `leadlex/_network/patches.py`.
+INSIDE = ("_connection", "_h11_state", "_receive_event", "_receive_response_body", "_state_lock")
+
+
+@pytest.mark.parametrize("name", INSIDE)
+def test_an_inside_of_other_names(face: Face, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """A httpcore that calls its inside otherwise serves as well, though perhaps slower."""
+    source = inspect.getsource(http11)
+    renamed = re.sub(rf"\b{name}\b", f"{name}_renamed", source)
+    assert renamed != source
+    inside = {"__name__": http11.__name__, "__package__": http11.__package__}
+    exec(renamed, inside)  # noqa: S102  # httpcore's own text
+    monkeypatch.setattr("httpcore._async.connection.AsyncHTTP11Connection", inside["AsyncHTTP11Connection"])
+
+    async def scenario(lexi: Any) -> None:
+        for _ in range(2):
+            await lexi.chat("Hi")
+            await lexi.stream_chat("Hi").final_reply()
+
+    with ScriptedServer(LexiScript()) as server, no_leaks():
+        face.run(scenario, base_url=server.url)
+        # Where nobody can tell whether more than an answer came, each has a connection of its own.
+        assert server.connections == (4 if name in {"_connection", "_h11_state"} else 1)
+
+
+def test_a_system_without_poll(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an idle connection brought is seen on Windows too, and a closed one is none that can be used."""
+    monkeypatch.delattr("select.poll")
+    here, there = socket.socketpair()
+    with here, there:
+        assert not is_readable(here)
+        there.send(b"?")
+        assert is_readable(here)
+    assert is_readable(here)
+
+
+def test_what_is_no_tls_is_more_than_was_asked_for() -> None:
+    """Bytes that TLS can't read after an answer end a connection as those do that it can."""
+    incoming = ssl.MemoryBIO()
+    secure = ssl.create_default_context().wrap_bio(incoming, ssl.MemoryBIO(), server_hostname="localhost")
+    assert not has_more(secure)
+    incoming.write(b"HTTP/1.1 200 OK\r\n\r\n")
+    assert has_more(secure)
+
+
+class _Line:
+    """Be a connection that does as it is told.
+
+    Args:
+        made: Where it enters itself.
+    """
+
+    def __init__(self, made: list[_Line]) -> None:
+        self.idle = self.usable = True
+        self.closed = False
+        self.answered = 0
+        made.append(self)
+
+    async def send(self, _: httpx.Request) -> httpcore.Response:
+        """Answer."""
+        if not self.usable:
+            raise httpcore.ConnectionNotAvailable
+        self.answered += 1
+        return httpcore.Response(200)
+
+    def read(self, _: httpcore.Response) -> _Body:
+        """Return a body."""
+        return _Body()
+
+    def is_idle(self) -> bool:
+        """Tell what was told."""
+        return self.idle
+
+    async def aclose(self) -> None:
+        """Close."""
+        self.closed = True
+
+
+class TestConnections:
+    """Connections of any kind are kept, taken and closed alike."""
+
+    @staticmethod
+    def drive(scenario: Callable[[PooledTransport, list[_Line]], Awaitable[None]]) -> None:
+        """Run a scenario with a transport and the connections that it makes."""
+        made = list[_Line]()
+        anyio.run(scenario, PooledTransport(lambda _: _Line(made), 10), made)
+
+    @staticmethod
+    async def open(transport: PooledTransport, count: int) -> list[httpx.Response]:
+        """Return answers that are not closed yet."""
+        request = httpx.Request("GET", "http://localhost", extensions={"timeout": {"pool": 1}})
+        return [await transport.handle_async_request(request) for _ in range(count)]
+
+    def test_newest_first(self) -> None:
+        """What became idle last is used next, so that what is not needed grows old."""
+
+        async def scenario(transport: PooledTransport, made: list[_Line]) -> None:
+            for response in await self.open(transport, 3):
+                await response.aclose()
+            for _ in range(5):
+                [response] = await self.open(transport, 1)
+                await response.aclose()
+            assert [line.answered for line in made] == [1, 1, 6]
+
+        self.drive(scenario)
+
+    def test_old_ones_are_closed(self) -> None:
+        """What was idle for too long is closed when another connection becomes idle, and not piled up."""
+
+        async def scenario(transport: PooledTransport, made: list[_Line]) -> None:
+            for response in await self.open(transport, 4):
+                await response.aclose()
+            [response] = await self.open(transport, 1)
+            made[0].idle = made[1].idle = False
+            await response.aclose()
+            assert [line.closed for line in made] == [True, True, False, False]
+
+        self.drive(scenario)
+
+    def test_what_can_t_be_used_is_closed(self) -> None:
+        """Where an idle connection can't be used any more, another one is."""
+
+        async def scenario(transport: PooledTransport, made: list[_Line]) -> None:
+            for response in await self.open(transport, 2):
+                await response.aclose()
+            for line in made:
+                line.usable = False
+            await self.open(transport, 1)
+            assert [line.closed for line in made] == [True, True, False]
+
+        self.drive(scenario)
+
+    def test_all_are_closed(self) -> None:
+        """Closing ends the idle and the busy, and what is busy does not become idle again."""
+
+        async def scenario(transport: PooledTransport, made: list[_Line]) -> None:
+            idle, busy = await self.open(transport, 2)
+            await idle.aclose()
+            await transport.aclose()
+            assert [line.closed for line in made] == [True, True]
+            made[1].idle = False
+            await busy.aclose()
+            await self.open(transport, 1)
+            assert len(made) == 3
+
+        self.drive(scenario)
 
 
 def test_the_loops_thread_does_not_wait_for_itself() -> None:

@@ -13,12 +13,13 @@ from typing import Any
 import pytest
 from cryptography import x509
 
-from leadlex import APIConnectionError, ConfigurationError, LeadLex, aiohttp_client
+from leadlex import APIConnectionError, APITimeoutError, ConfigurationError, LeadLex, Timeout, aiohttp_client
 from tests.matrix.oracles import CALLS, Call, observe
 from tests.matrix.test_a_connect import trusted as trusted  # noqa: PLC0414  # a fixture
 from tests.support.faces import API_KEY, AsyncFace, Face
 from tests.support.lexi import LexiScript
 from tests.support.proxy import Proxy, SocksProxy
+from tests.support.resources import no_leaks
 from tests.support.server import Connection, ScriptedServer
 from tests.support.tls import authority_pem, identity
 
@@ -54,6 +55,20 @@ def test_socks(face: Face, call: Call, environ: MutableMapping[str, str]) -> Non
         environ["ALL_PROXY"] = f"socks5://127.0.0.1:{proxy.port}"
         observe(face, call, server).expect(None, attempts=1)
         assert proxy.asked_for == [server.port]
+
+
+def test_a_silent_socks_proxy_is_hung_up_on(face: Face, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that a silent SOCKS proxy never let become one is closed when the call is given up."""
+
+    async def scenario(lexi: Any) -> None:
+        with pytest.raises(APITimeoutError):
+            await lexi.chat("Hi")
+        server.raise_failures()
+        assert server.wait_for_disconnect()
+
+    with ScriptedServer(Connection.stall) as server, no_leaks():
+        monkeypatch.setenv("ALL_PROXY", f"socks5://127.0.0.1:{server.port}")
+        face.run(scenario, base_url="https://127.0.0.1:9", timeout=Timeout(total=0.2), retries=0)
 
 
 every_transport = pytest.mark.parametrize("options", [{}, {"http_client": aiohttp_client}], ids=["httpcore", "aiohttp"])
