@@ -9,7 +9,7 @@ from .timeouts import Limit
 
 
 class ConnectionLimiter:
-    """Bound how many connections there may be at once.
+    """A bound of how many connections there may be at once.
 
     Args:
         limit: How many.

@@ -23,7 +23,7 @@ _CLOSING: Final = 1.0
 
 
 class LoopConnections:
-    """Hold what belongs to one event loop: its client, and what to end when that is closed.
+    """What belongs to one event loop: its client, and what ends when that is closed.
 
     Args:
         client: Sends, in this loop.
@@ -86,7 +86,7 @@ async def _keep(client: httpx.AsyncClient | None) -> AsyncGenerator[None, None]:
 
 
 class ConnectionsByLoop:
-    """Find the client of the running event loop and process, or make it.
+    """The clients of all event loops and processes, each made when it is first looked for.
 
     Args:
         make: Makes a client.

@@ -49,7 +49,7 @@ def tune(parser: Any) -> None:  # noqa: ANN401  # httpcore's
 
 
 class _Blocks(AsyncIterator[bytes]):
-    """Read a body as httpcore does, but give all that one read brought at once.
+    """A body that is read as httpcore does, but that gives all that one read brought at once.
 
     It is no generator, for nobody could close one inside of httpcore's.
     """
