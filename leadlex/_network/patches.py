@@ -38,9 +38,9 @@ _TO_READ: Final = ("_h11_state", "_receive_event", "_receive_response_body")
 def tune(parser: Any) -> None:  # noqa: ANN401  # httpcore's
     """Spare a parser that has just given its first head what costs time and gives nothing.
 
-    `_state_lock`: httpcore's lets the event loop turn where it is free too, twice a call (benchmark `json-async`); else
-    it does. `_receive_response_body`: each chunk goes up through seven layers by itself, even where one read brought a
-    hundred (benchmark `async-1`); else it does.
+    `_state_lock`: httpcore's lets the event loop turn where it is free too, twice a call (benchmark `json-async`: an
+    eighth of a call); else it does. `_receive_response_body`: each chunk goes up through seven layers by itself, even
+    where one read brought a hundred (benchmark `async-1`: 2.4 × the time); else it does.
     """
     if hasattr(parser, "_state_lock"):
         parser._state_lock = anyio.Lock(fast_acquire=True)  # noqa: SLF001  # as above
