@@ -504,6 +504,7 @@ def test_no_echo_of_the_key_gets_through(face: Face) -> None:
 def test_the_password_of_a_proxy_is_in_no_local(proxy: str, environ: MutableMapping[str, str]) -> None:
     """Of a proxy that can't be used, tools that collect locals see no password."""
     environ["HTTPS_PROXY"] = proxy.format(MARK)
+    del environ  # it would be a local that has it
     for kind in (leadlex.AsyncLeadLex, leadlex.LeadLex):
         with pytest.raises(leadlex.ConfigurationError, match=r"(?i)proxy") as caught:
             kind(API_KEY, base_url="https://leadlex.invalid")

@@ -25,16 +25,10 @@ T = TypeVar("T")
 class Process:
     """What all clients of one process share: the thread of their loop, which begins and ends with them."""
 
-    def __init__(self, id: int) -> None:  # noqa: A002  # the system's word
-        self.id: int = id
+    def __init__(self) -> None:
         self.lock: threading.RLock = threading.RLock()  # a signal's handler may close while a call begins
         self.thread: LoopThread | None = None
         self._groups: set[CallGroup] = set()
-
-    @property
-    def is_here(self) -> bool:
-        """Tell whether the caller runs in it."""
-        return self.id == os.getpid()
 
     def group(self, aclose: Callable[[], Coroutine[Any, Any, None]]) -> CallGroup:
         """Return the group of one more client's calls, under the lock."""
@@ -64,7 +58,7 @@ _processes: Final[dict[int, Process]] = {}
 def current_process() -> Process:
     """Return what this process shares. A forked child has its own: not every fork tells, and locks may be held."""
     process = os.getpid()
-    return _processes.get(process) or _processes.setdefault(process, Process(process))
+    return _processes.get(process) or _processes.setdefault(process, Process())
 
 
 class CallGroup:

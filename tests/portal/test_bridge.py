@@ -30,7 +30,7 @@ from leadlex import (
     _logging,
     _system_threads,
 )
-from leadlex._portal import loop_thread
+from leadlex._portal import calls, loop_thread
 from leadlex._portal.bridge import Bridge, drive
 from leadlex._portal.calls import Call, current_process
 from leadlex._portal.pump import BUFFER, BUFFER_SIZE
@@ -154,7 +154,8 @@ def test_an_interrupt_of_what_clings(interrupt: Callable[[float], None], monkeyp
         with anyio.CancelScope(shield=True):
             await anyio.sleep(1)
 
-    monkeypatch.setattr(loop_thread, "GRACE", 0.1)
+    for module in (calls, loop_thread):
+        monkeypatch.setattr(module, "GRACE", 0.1)
     with ScriptedServer(LexiScript()) as server, client(server, http_client=hooked(cling)) as lexi:
         interrupt(0.2)
         began = time.monotonic()
