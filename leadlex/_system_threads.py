@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from importlib import import_module
 from typing import Any
 
@@ -44,10 +45,9 @@ class _SystemThread(threading.Thread):
         _original("start_new_thread")(self._go, ())
 
     def _go(self) -> None:
-        try:
+        with ExitStack() as stack:
+            stack.callback(self._over.set)
             self.run()
-        finally:
-            self._over.set()
 
     def is_alive(self) -> bool:
         return not self._over.is_set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import sys
+import threading
 from collections.abc import MutableMapping
 from pathlib import Path
 from types import ModuleType
@@ -251,6 +252,16 @@ def test_untrusted_proxy(environ: MutableMapping[str, str]) -> None:
             says=rf"certificate of the proxy 127\.0\.0\.1:{proxy.port}.*TLS.*SSL_CERT_FILE",
         )
         assert proxy.asked == []
+
+
+def test_no_thread_for_the_certificates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no thread is to be had, as in a process that has too many, the certificates are read all the same."""
+
+    def refuse(_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    LeadLex(API_KEY, base_url="https://leadlex.invalid").close()
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no certificate"])
