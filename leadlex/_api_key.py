@@ -15,21 +15,16 @@ from ._errors import ConfigurationError, common_length, discreet, refuse
 # plain character and none ignores case, so that the search skips what has none of the three.
 _HEX: Final = "([0-9a-fA-F]{2})"
 
-
 _ESCAPED = re.compile(
     rf"\\\\*(?:[uU]00|[xX]){_HEX}|%(?:25)*{_HEX}|&(?:amp;)*#[xX]0*{_HEX};|&(?:amp;)*#0*([0-9]{{2,3}});"
     r"|&(?:amp;)*(amp|lt|gt|quot|apos);|\\\\*([!-/:-@\[-`{-~])"
 )
 
-
 _CHARACTER = re.compile(f"{_ESCAPED.pattern}|(.)", re.DOTALL)
-
 
 _NAMED: Final = {"amp": "&", "lt": "<", "gt": ">", "quot": '"', "apos": "'"}
 
-
 _MASK: Final = "wbk_…"
-
 
 TELLING: Final = 8
 """Characters of an API key that are not shown together; fewer are no more than how such keys begin."""

@@ -13,16 +13,12 @@ from ._errors import refuse
 
 __version__ = "0.2.0.dev0"
 
-
 JSON_TOTAL: Final = 120.0
 """Seconds for a JSON call, attempts and sleeps included, where `Timeout.total` is not set."""
 
-
 MAX_SECONDS: Final = 86_400.0 * 365
 
-
 MAX_RETRIES: Final = 9
-
 
 MAX_COLLECTED: Final = 1 << 31
 

@@ -37,7 +37,6 @@ SIDE_BY_SIDE: Final = 8
 GROWTH: Final = 1000
 """Rows that a listing may grow by while it is read, beyond twice what it told: the ids are kept, and so bounded."""
 
-
 B = TypeVar("B")
 
 

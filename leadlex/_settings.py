@@ -16,16 +16,12 @@ from ._errors import ConfigurationError, discreet, refuse
 
 BASE_URL: Final = "https://data.leadlex.com/functions/v1/api-gateway"
 
-
 USER_AGENT: Final = f"leadlex-python/{__version__}"
-
 
 MAX_CONNECTIONS: Final = 1000
 
-
 # RFC 9110, 5.6.2 (token) and 5.5 (field values), without the obsolete 8-bit bytes.
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-
 
 _FIELD_VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e\t]*[\x21-\x7e])?")
 
@@ -46,7 +42,6 @@ def base_url_of(given: object, environment: Mapping[str, str]) -> str:
 _AUTHORITY = re.compile(
     r"(?P<host>[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9.])?|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{1,5}))?"
 )
-
 
 _PATH = re.compile(r"[A-Za-z0-9._~/-]*")
 

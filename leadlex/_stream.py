@@ -42,7 +42,6 @@ E = TypeVar("E", bound=LeadLexError)
 MAX_TEXT: Final = 64 << 20
 """Characters of one reply, above which a server is not believed."""
 
-
 _DRAIN: Final = 0.05
 """Seconds to wait for the end of the body after the last event: read to its end, a connection is used again."""
 

@@ -19,15 +19,11 @@ from .timeouts import Clocks
 
 MAX_JSON: Final = 16 << 20
 
-
 MAX_DRAIN: Final = 64 << 10
-
 
 _PIECE: Final = 64 << 10
 
-
 _MAX_EMPTY: Final = 100
-
 
 _CLOSING: Final = 1.0
 

@@ -26,10 +26,8 @@ from leadlex._errors import TimeoutName
 MOMENT: Final = 0.1
 """Seconds that a loop which was late gets to read what is there."""
 
-
 _LATE: Final = 1.5 * MOMENT
 """Seconds after which a clock rang late; those that are due in another one's moment are not."""
-
 
 _TURNS: Final = 32
 """How often a loop turns before a clock is believed, late or not: a connection that is made takes about eight."""

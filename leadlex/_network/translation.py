@@ -50,9 +50,7 @@ from .timeouts import clock_of
 
 REDIRECTS: Final = frozenset({300, 301, 302, 303, 307, 308})  # RFC 9110, 15.4: those that name another place
 
-
 _SHOWN: Final = 200
-
 
 _USERINFO: Final = re.compile(r"//[^/?#]*@")  # RFC 3986, 3.2.1: it may hold a password
 
@@ -242,22 +240,17 @@ class Translator:
 
 _BROKE: Final = "The connection to LeadLex broke before the answer was whole"
 
-
 _SAID: Final = {
     FailureKind.LOCAL: "The request could not be made",
     FailureKind.NAME: "LeadLex's host name could not be found",
     FailureKind.CONNECT: "LeadLex could not be reached",
 }
 
-
 _UNREACHED: Final = frozenset({FailureKind.NAME, FailureKind.CONNECT, FailureKind.GATEWAY, FailureKind.CERTIFICATE})
-
 
 _MORE_FILES: Final = "Raise the limit of open files (ulimit -n), or lower max_connections."
 
-
 _PROXY_URL: Final = "HTTPS_PROXY=http://user:password@host:port"
-
 
 # What a proxy did that did not connect, and what helps.
 _OF_PROXIES: Final = {
@@ -273,15 +266,12 @@ _OF_PROXIES: Final = {
     ),
 }
 
-
 _PLAIN_PROXY: Final = f"Write http:// in front of the proxy: {_PROXY_URL}."
-
 
 _TRUSTED: Final = (
     "Where a firm's proxy inspects TLS, set SSL_CERT_FILE to a PEM file that has the certificate of its authority; "
     "else check base_url and this machine's clock."
 )
-
 
 # What OpenSSL calls an answer in plain text: 1.1 and 3 by other names.
 _NOT_TLS: Final = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG"})

@@ -43,10 +43,8 @@ V = TypeVar("V")
 Take = Callable[[Call[T], httpx.Response, Clocks], Awaitable[V | Failure]]
 """Makes of an answer whose head was read what an attempt is made for, and closes what is not handed on."""
 
-
 Broken = Failure | Exception | WireProblem
 """What ended an attempt: translated already, raised, or an `error` event."""
-
 
 MAX_HEADERS: Final = 1000
 

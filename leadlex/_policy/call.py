@@ -163,10 +163,8 @@ def interrupted(failure: Failure, idempotency_key: str) -> LeadLexError:
 
 MAX_RESUMES: Final = 2
 
-
 MAX_RESUMABLE: Final = 8 << 20
 """Characters handed out, above which a broken stream is not continued."""
-
 
 IN_FLIGHT_PAUSE: Final = 1.0
 

@@ -66,7 +66,6 @@ class FailureKind(Enum):
 
 ANY: Final = 1 << 30
 
-
 # How often an attempt that broke so is repeated at most: a GET, a call that may act twice, a call with a key.
 REPEATS: Final[Mapping[FailureKind, Mapping[Repeat, int]]] = {
     kind: {"free": free, "once": once, "keyed": keyed}
@@ -95,7 +94,6 @@ REPEATS: Final[Mapping[FailureKind, Mapping[Repeat, int]]] = {
     )
 }
 
-
 # Faults of attempts that provably were never sent.
 UNSENT: Final = frozenset(
     {
@@ -108,18 +106,14 @@ UNSENT: Final = frozenset(
     }
 )
 
-
 # Faults after which the service can't have charged; after every other one it may have.
 UNCHARGED: Final = UNSENT | {FailureKind.LOCAL, FailureKind.THROTTLED, FailureKind.OTHER_BODY, FailureKind.REFUSED}
-
 
 # Faults that say of a stream under way only that its service can't be reached now: nothing was sent, or something in
 # between answered in its place.
 UNREACHED: Final = UNSENT | {FailureKind.LIMITED, FailureKind.TRANSIENT, FailureKind.FOREIGN}
 
-
 PASSING_CODES: Final = frozenset({"rate_limited", "internal_error", "overloaded", "timeout"})
-
 
 PASSING_STATUSES: Final = frozenset({408, 425, 500, 502, 503, 504})
 
@@ -147,7 +141,6 @@ class Speaker(Enum):
 
 
 IDEMPOTENCY_REUSED: Final = "idempotency_key_reused"
-
 
 _CODES: Final[Mapping[int, frozenset[str]]] = {
     400: frozenset({"validation_error"}),

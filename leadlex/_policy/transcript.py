@@ -11,7 +11,6 @@ from leadlex._values.events import Done, StreamEvent, TextDelta, Thinking, ToolS
 KEPT: Final = 8 << 20
 """Bytes of thinking and tool steps that a reply keeps."""
 
-
 _BLOCK = 1024
 
 

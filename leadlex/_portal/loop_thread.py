@@ -27,10 +27,8 @@ T = TypeVar("T")
 SLICE: Final = 0.1
 """Seconds of one wait: on Windows a longer one could not be interrupted (anyio issue 532)."""
 
-
 GRACE: Final = 2.0
 """Seconds that an interrupted call gets to end, and a closed loop to stop."""
-
 
 NOTHING_SENT: Final = {"charged": "no"}
 

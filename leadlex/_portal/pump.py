@@ -23,7 +23,6 @@ T = TypeVar("T")
 BUFFER: Final = 512
 """Events that a stream reads ahead."""
 
-
 BUFFER_SIZE: Final = 4 << 20
 """Bytes of events that a stream reads ahead."""
 

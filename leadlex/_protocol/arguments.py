@@ -17,28 +17,20 @@ from .json_text import WireError, dumps
 
 MAX_STREAM_MESSAGE: Final = 12_000
 
-
 MAX_PER_PAGE: Final = 100
-
 
 MAX_MESSAGES: Final = 1000
 
-
 MAX_PAGE: Final = 1 << 53
-
 
 MAX_ID: Final = 1024
 
-
 MAX_BODY: Final = 8 << 20
-
 
 CLOCK_SKEW: Final = 60.0
 """Seconds that another machine's clock may be ahead of this one's."""
 
-
 METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE"})
-
 
 _PLAIN_PATH = re.compile(r"(?:/[A-Za-z0-9._~!$'()*,;:@%-]+)+/?")
 

@@ -56,15 +56,11 @@ T = TypeVar("T")
 
 CHAT: Final = "/v1/lexi/chat"
 
-
 STREAM_CHAT: Final = "/v1/lexi/chat/stream"
-
 
 CONVERSATIONS: Final = "/v1/lexi/conversations"
 
-
 TASKS: Final = "/v1/lexi/tasks"
-
 
 _WITHOUT_ID: Final = (CHAT, STREAM_CHAT, CONVERSATIONS, TASKS)
 
@@ -292,7 +288,6 @@ def _carrying(meta: Meta, value: T) -> T:
 
 
 _read_reply: Final = _reader(ChatReply)
-
 
 _read_any_decision: Final = _reader(TaskDecision)
 

@@ -17,12 +17,9 @@ from .json_text import MAX_EVENT_VALUES, Unusable, WireError, loads
 
 MAX_LINE: Final = 1 << 20
 
-
 MAX_EVENT: Final = 8 << 20
 
-
 _PIECE: Final = 64 << 10
-
 
 _BOM: Final = b"\xef\xbb\xbf"
 

@@ -15,12 +15,9 @@ from leadlex._values.metadata import RateLimit
 
 _SECONDS: Final = re.compile(r"[ \t]*([0-9]{1,9})[ \t]*", re.ASCII)
 
-
 _RESET: Final = re.compile(r"[0-9]{10}", re.ASCII)
 
-
 _TWO_DAYS: Final = 48 * 3600.0
-
 
 _SLACK: Final = 5.0
 

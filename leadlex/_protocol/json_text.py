@@ -29,13 +29,10 @@ def _refuse_constant(name: str) -> float:
 
 _decoder: Final = json.JSONDecoder(parse_float=_finite, parse_constant=_refuse_constant)
 
-
 _encoder: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-
 
 MAX_VALUES: Final = 500_000
 """Values that JSON may have, all levels together: 15 KB of gzip can stand for `{}` by the million, of 64 bytes each."""
-
 
 MAX_EVENT_VALUES: Final = 100_000
 """The same for an event's, of which several wait to be read."""

@@ -18,9 +18,7 @@ T = TypeVar("T")
 Repeat = Literal["free", "once", "keyed"]
 """What may be repeated: `free` (a GET), `once` (it may act or cost twice), `keyed` (the service knows a repetition)."""
 
-
 Permission = Literal["lexi", "write:ai", "read:ai"]
-
 
 KEY_LIFE: Final = 23 * 3600.0
 """Seconds after its first use in which an idempotency key may be sent again; the service keeps it for 24 hours."""

@@ -81,7 +81,6 @@ def _utc(moment: datetime) -> datetime:
 # What ISO 8601 and RFC 3339, 5.6 and 5.7, allow beyond Python: small letters, 24:00 and leap seconds.
 _MIDNIGHT: Final = re.compile(r"(?<=[T ])24(?=(?::?00){0,2}(?:[.,]0+)?(?:[Z+-]|$))")
 
-
 _LEAP: Final = re.compile(r"(?<=[T ]\d\d)(:?\d\d:?)60(?!\d)")
 
 
@@ -227,7 +226,6 @@ def _make_converter() -> cattrs.Converter:
 
 
 _converter: Final = _make_converter()
-
 
 EVENTS: Final[dict[str, type[Any]]] = {"thinking": Thinking, "tool_step": ToolStep, "text": TextDelta, "done": Done}
 
