@@ -246,7 +246,7 @@ class Reading:
         self.transcript: Transcript = Transcript(operation.conversation_id)
         self.call: Call[None] = transport.begin(operation, self.transcript)
         self.opened: OpenStream | None = None
-        self.started = False
+        self.started: bool = False
         self.closed = False
         self.ended = False
         self.error: LeadLexError | None = None
