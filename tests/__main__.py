@@ -50,7 +50,7 @@ def tell(name: str, run: subprocess.Popen[str]) -> bool:
     """Wait for a step, print its name and, where it fails, all it said; tell whether it passed."""
     with run:
         output = run.communicate()[0]
-    say(f"{name:<24}{'FAILED' if run.returncode else 'passed'}")
+    say(f"{name:<36}{'FAILED' if run.returncode else 'passed'}")
     if run.returncode:
         say(output)
     return run.returncode == 0
