@@ -62,7 +62,7 @@ class Transport:
 
     Args:
         settings: The checked options.
-        homes: The connections; shared with copies.
+        connections: The clients by event loop; shared with copies.
         seen: What the service last said; shared with copies.
         quota: What bounds retries; shared with copies.
         clock: The clocks and the chance.
@@ -188,12 +188,12 @@ class Transport:
     # Heads ---------------------------------------------------------------------------------------------------------
 
     async def _head(self, call: Call[Any], clocks: Clocks) -> httpx.Response:
-        home = self.connections.here()
+        here = self.connections.here()
         call.attempts += 1
         call.attempt_began = self.clock.now()
         call.progress.handed_over = True
-        response = await home.client.send(self._request(call, clocks), stream=True, auth=None, follow_redirects=False)
-        home.responses.add(response)
+        response = await here.client.send(self._request(call, clocks), stream=True, auth=None, follow_redirects=False)
+        here.responses.add(response)
         clocks.note_head(traced=call.progress.traced)
         return response
 
