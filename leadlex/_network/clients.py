@@ -44,7 +44,7 @@ def client_maker(settings: Settings) -> Callable[[], httpx.AsyncClient]:
 
 
 def connections_for(settings: Settings, given: object) -> ConnectionsByLoop:
-    """Make the homes of a client, from the user's `httpx.AsyncClient`, a function that makes one, or our own."""
+    """Make the connections of a client, from the user's `httpx.AsyncClient`, a function that makes one, or our own."""
     if given is None:
         return ConnectionsByLoop(client_maker(settings))
     _load_what_calls_need()

@@ -63,7 +63,7 @@ class LoopConnections:
             await self._keeper.aclose()
 
     def close_soon(self) -> None:
-        """Close from another loop or thread; where the home's loop has ended there is nothing left to end."""
+        """Close from another loop or thread; where its own has ended there is nothing left to end."""
         with suppress(RunFinishedError):
             self._token.backend_class.run_sync_soon(self._start_to_close, (), self._token.native_token)
 
@@ -100,7 +100,7 @@ class ConnectionsByLoop:
         self.closed: bool = False
 
     def here(self) -> LoopConnections:
-        """Return the home of the running loop.
+        """Return what belongs to the running loop.
 
         Raises:
             ClientClosedError: All was closed.
@@ -126,6 +126,6 @@ class ConnectionsByLoop:
             await here.aclose()
 
     def _forget_the_dead(self) -> None:
-        for place, here in tuple(self._by_loop.items()):
-            if here.is_dead:
-                self._by_loop.pop(place, None)
+        for loop, connections in tuple(self._by_loop.items()):
+            if connections.is_dead:
+                self._by_loop.pop(loop, None)
