@@ -54,6 +54,7 @@ class AsyncLeadLex:
         headers: Extra headers for every request.
         http_client: An `httpx.AsyncClient` of your own (its transport, proxies, TLS, limits and hooks are used; you
             close it), or a function that makes one (one for each event loop and process; closed with this client).
+            Tools that look into httpx (vcrpy, respx, OpenTelemetry) see what `httpx.AsyncClient`, given here, sends.
 
     Raises:
         ConfigurationError: An option or the environment can't be used.
