@@ -262,6 +262,8 @@ class Reading:
             opened = self.opened = self._checked(await self.transport.open(self.call, blocks.broken))
             blocks = BlockReader(self.call)
             try:
+                if self.closed:  # since the head came, which its scope no longer heard
+                    raise anyio.ClosedResourceError
                 async for block in opened.text:
                     yield blocks.events(block)
                     if blocks.alive:

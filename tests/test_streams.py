@@ -6,6 +6,7 @@ import gc
 import warnings
 from typing import Any
 
+import httpx
 import pytest
 
 from leadlex import (
@@ -20,7 +21,7 @@ from leadlex import (
     ToolStep,
 )
 from tests.support.captures import CAPTURE, CAPTURE_TEXT, encode_stream, text_events
-from tests.support.faces import Face
+from tests.support.faces import AsyncFace, Face
 from tests.support.lexi import ByMessage, Cut, Ending, Framing, LexiScript, Lost
 from tests.support.resources import must_not_hang, no_leaks
 from tests.support.server import Connection, ScriptedServer
@@ -407,6 +408,27 @@ class TestTwoReaders:
         script = LexiScript(stream_fault=Cut(0, "stall") if head else Lost("stall"))
         with ScriptedServer(script) as server, no_leaks(), must_not_hang():
             face.run(scenario, base_url=server.url)
+
+    @pytest.mark.parametrize("face", [AsyncFace("asyncio"), AsyncFace("trio")], ids=str)
+    def test_closed_as_its_head_is_read(self, face: AsyncFace) -> None:
+        """Closed between its head and its first event, where nothing is waited for, a stream ends there too."""
+        streams = list[Any]()
+
+        async def close(_: httpx.Response) -> None:
+            await streams[0].aclose()
+
+        async def scenario(lexi: Any) -> None:
+            streams.append(lexi.stream_chat("Hi"))
+            with pytest.raises(StreamInterruptedError):
+                await read(streams[0])
+            assert server.wait_for_disconnect()
+
+        def client() -> httpx.AsyncClient:
+            return httpx.AsyncClient(event_hooks={"response": [close]})
+
+        script = LexiScript(stream_fault=Cut(0, "stall"))
+        with ScriptedServer(script) as server, no_leaks(), must_not_hang(10):
+            face.run(scenario, base_url=server.url, http_client=client)
 
 
 async def _final(stream: Any) -> object:
