@@ -263,7 +263,7 @@ class Reading:
             blocks = BlockReader(self.call)
             try:
                 if self.closed:  # since the head came, which its scope no longer heard
-                    raise anyio.ClosedResourceError
+                    raise anyio.ClosedResourceError  # noqa: TRY301  # told with what breaks it
                 async for block in opened.text:
                     yield blocks.events(block)
                     if blocks.alive:

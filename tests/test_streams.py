@@ -409,7 +409,7 @@ class TestTwoReaders:
         with ScriptedServer(script) as server, no_leaks(), must_not_hang():
             face.run(scenario, base_url=server.url)
 
-    @pytest.mark.parametrize("face", [AsyncFace("asyncio"), AsyncFace("trio")], ids=str)
+    @pytest.mark.parametrize("face", [AsyncFace("asyncio"), AsyncFace("trio")], ids=["asyncio", "trio"])
     def test_closed_as_its_head_is_read(self, face: AsyncFace) -> None:
         """Closed between its head and its first event, where nothing is waited for, a stream ends there too."""
         streams = list[Any]()
