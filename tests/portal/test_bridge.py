@@ -333,7 +333,8 @@ def test_a_loop_that_is_stopped() -> None:
         with pytest.raises(APIConnectionError, match="stopped the client's event loop") as caught:
             lexi.chat("Hi")
         assert caught.value.charged == "unknown"
-        ours()[0].join()
+        for thread in ours():
+            thread.join()
         assert lexi.chat("Hi").response == CHAT["response"]
 
 
