@@ -21,8 +21,7 @@ CHECKS = {
     "leadlex._portal.generator --check": ("leadlex._portal.generator", "--check"),
 }
 
-# Half of a test's time is waiting, so that three keep two cores busy.
-SIDE_BY_SIDE = ("-n", "3", "--dist", "worksteal")
+SIDE_BY_SIDE = ("-n", "2", "--dist", "worksteal")
 
 SUMMARY = re.compile(r"\b\d+ (?:passed|failed|skipped|deselected|errors?)\b.* in \d|no tests ran in \d")
 
