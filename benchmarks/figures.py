@@ -23,17 +23,17 @@ class Run:
 
     Args:
         client: By its name in `benchmarks.clients`, or in `benchmarks.imports`.
-        face: Which of its faces.
+        api: Which of its APIs.
         job: Another job than the work's.
     """
 
     client: str
-    face: Literal["async", "sync"] = "async"
+    api: Literal["async", "sync"] = "async"
     job: str | None = None
 
 
-def _runs(*clients: str, face: Literal["async", "sync"] = "async") -> dict[str, Run]:
-    return {client: Run(client, face) for client in clients}
+def _runs(*clients: str, api: Literal["async", "sync"] = "async") -> dict[str, Run]:
+    return {client: Run(client, api) for client in clients}
 
 
 @frozen
@@ -56,10 +56,10 @@ class Work:
 WORKS: Final[Mapping[str, Work]] = {
     "async-20": Work("stream_20", _runs("floor", "by hand", *PEERS, "leadlex"), 20_000, 2_000),
     "async-1": Work("stream_1", _runs("floor", "by hand", *PEERS, "leadlex"), 10_000, 2_000),
-    "sync-20": Work("stream_20", _runs("by hand", *PEERS, "leadlex", face="sync"), 20_000, 2_000),
-    "sync-1": Work("stream_1", _runs("by hand", *PEERS, "leadlex", face="sync"), 10_000, 2_000),
+    "sync-20": Work("stream_20", _runs("by hand", *PEERS, "leadlex", api="sync"), 20_000, 2_000),
+    "sync-1": Work("stream_1", _runs("by hand", *PEERS, "leadlex", api="sync"), 10_000, 2_000),
     "json-async": Work("call", _runs("floor", "by hand", *PEERS, "leadlex"), 1_000, 100),
-    "json-sync": Work("call", _runs("by hand", *PEERS, "leadlex", face="sync"), 1_000, 100),
+    "json-sync": Work("call", _runs("by hand", *PEERS, "leadlex", api="sync"), 1_000, 100),
     "concurrent": Work("concurrent", _runs("floor", "by hand", *PEERS, "leadlex", "leadlex[aiohttp]"), 1_000, 100),
     "first-token": Work(
         "first_token",

@@ -1,4 +1,4 @@
-"""What a client's process does and measures: `python -m benchmarks.jobs JOB CLIENT FACE URL COUNT` prints it as JSON.
+"""What a client's process does and measures: `python -m benchmarks.jobs JOB CLIENT API URL COUNT` prints it as JSON.
 
 A job begins with a warm-up, so that what loads lazily is loaded and a connection is open; a process does one job.
 """
@@ -31,7 +31,7 @@ _LEAST: float = 1.0
 _CAN_WAIT: Final = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 
 
-class Face:
+class Runner:
     """One way to use a client, async or sync; its end closes all that were made.
 
     Args:
@@ -84,44 +84,44 @@ def _peak() -> float:
 # Peers too ---------------------------------------------------------------------------------------------------------
 
 
-def _stream(face: Face, count: int, per_chunk: int) -> Values:
-    face.run(face.client(Plan(_MANY, per_chunk)).read())
-    client = face.client(Plan(count, per_chunk))
-    face.run(client.call())
-    return {"rate": count / face.took(client.read, _LEAST) / 1000}
+def _stream(runner: Runner, count: int, per_chunk: int) -> Values:
+    runner.run(runner.client(Plan(_MANY, per_chunk)).read())
+    client = runner.client(Plan(count, per_chunk))
+    runner.run(client.call())
+    return {"rate": count / runner.took(client.read, _LEAST) / 1000}
 
 
-def stream_20(face: Face, count: int) -> Values:
+def stream_20(runner: Runner, count: int) -> Values:
     """Measure thousand events a second, 20 in a chunk."""
-    return _stream(face, count, 20)
+    return _stream(runner, count, 20)
 
 
-def stream_1(face: Face, count: int) -> Values:
+def stream_1(runner: Runner, count: int) -> Values:
     """Measure thousand events a second, one in a chunk."""
-    return _stream(face, count, 1)
+    return _stream(runner, count, 1)
 
 
-def call(face: Face, count: int) -> Values:
+def call(runner: Runner, count: int) -> Values:
     """Measure the microseconds of a JSON call."""
-    client = face.client(Plan())
-    face.run(client.calls(_WARM))
-    return {"time": face.took(lambda: client.calls(count), _LEAST) / count * 1e6}
+    client = runner.client(Plan())
+    runner.run(client.calls(_WARM))
+    return {"time": runner.took(lambda: client.calls(count), _LEAST) / count * 1e6}
 
 
-def first_token(face: Face, count: int) -> Values:
+def first_token(runner: Runner, count: int) -> Values:
     """Measure the milliseconds between the server's sending of a first text and its arrival."""
-    client = face.client(Plan(1, 1, 20))
-    face.run(client.calls(_WARM))
-    return {"time": statistics.median(face.run(client.firsts(count)))}
+    client = runner.client(Plan(1, 1, 20))
+    runner.run(client.calls(_WARM))
+    return {"time": statistics.median(runner.run(client.firsts(count)))}
 
 
-def concurrent(face: Face, count: int) -> Values:
+def concurrent(runner: Runner, count: int) -> Values:
     """Measure the seconds of many streams at once, each of 20 events at 50 ms, and the MiB of a thousand."""
     allow_many_sockets()
-    client = face.client(Plan(20, 1, 50))
-    face.run(client.calls(_WARM))
+    client = runner.client(Plan(20, 1, 50))
+    runner.run(client.calls(_WARM))
     before = _peak()
-    return {"time": face.took(lambda: client.reads(count)), "memory": (_peak() - before) * 1000 / count}
+    return {"time": runner.took(lambda: client.reads(count)), "memory": (_peak() - before) * 1000 / count}
 
 
 # leadlex alone -----------------------------------------------------------------------------------------------------
@@ -137,26 +137,26 @@ async def _ticks(events: AsyncIterator[object], every: int) -> list[float]:
     return ticks
 
 
-def long_stream(face: Face, count: int) -> Values:
+def long_stream(runner: Runner, count: int) -> Values:
     """Measure how fast the last tenth of a stream is, against the first, and the MiB that it takes."""
-    face.run(face.client(Plan(_MANY, 20)).read())
-    lexi, before = face.client(Plan(count, 20)).lexi, _peak()
-    ticks = face.run(_ticks(lexi.stream_chat("Hi"), count // 10))
+    runner.run(runner.client(Plan(_MANY, 20)).read())
+    lexi, before = runner.client(Plan(count, 20)).lexi, _peak()
+    ticks = runner.run(_ticks(lexi.stream_chat("Hi"), count // 10))
     return {"last tenth": (ticks[1] - ticks[0]) / (ticks[10] - ticks[9]), "memory": _peak() - before}
 
 
-def collect(face: Face, count: int) -> Values:
+def collect(runner: Runner, count: int) -> Values:
     """Measure thousand conversations a second with `collect`, at 25 ms a page."""
-    lexi = face.client(Plan(pause=25)).lexi
-    face.run(lexi.conversations().first_page())
-    return {"rate": count / face.took(lambda: lexi.conversations().collect(limit=count)) / 1000}
+    lexi = runner.client(Plan(pause=25)).lexi
+    runner.run(lexi.conversations().first_page())
+    return {"rate": count / runner.took(lambda: lexi.conversations().collect(limit=count)) / 1000}
 
 
-def pages(face: Face, count: int) -> Values:
+def pages(runner: Runner, count: int) -> Values:
     """Measure the same page after page."""
-    lexi = face.client(Plan(pause=25)).lexi
-    face.run(lexi.conversations().first_page())
-    return {"rate": count / face.took(lambda: _take(lexi.conversations(), count)) / 1000}
+    lexi = runner.client(Plan(pause=25)).lexi
+    runner.run(lexi.conversations().first_page())
+    return {"rate": count / runner.took(lambda: _take(lexi.conversations(), count)) / 1000}
 
 
 async def _take(items: AsyncIterator[object], count: int) -> None:
@@ -212,22 +212,22 @@ async def _frames_of(lexi: Any, package: Path) -> Values:  # noqa: ANN401  # lea
     }
 
 
-def frames(face: Face, _: int) -> Values:
+def frames(runner: Runner, _: int) -> Values:
     """Count the coroutines of the package that a `chat` and one more event of a stream go through, and their depth."""
-    lexi = face.client(Plan(_MANY, 20)).lexi
-    measured: Values = face.run(_frames_of(lexi, Path(sys.modules["leadlex"].__path__[0])))
+    lexi = runner.client(Plan(_MANY, 20)).lexi
+    measured: Values = runner.run(_frames_of(lexi, Path(sys.modules["leadlex"].__path__[0])))
     return measured
 
 
-JOBS: Final[dict[str, Callable[[Face, int], Values]]] = {
+JOBS: Final[dict[str, Callable[[Runner, int], Values]]] = {
     job.__name__: job
     for job in (stream_20, stream_1, call, first_token, concurrent, long_stream, collect, pages, frames)
 }
 
 
-def main(job: str, client: str, face: str, url: str, count: str) -> None:
+def main(job: str, client: str, api: str, url: str, count: str) -> None:
     """Do one job and print what it measured."""
-    with Face(url, client, sync=face == "sync") as used:
+    with Runner(url, client, sync=api == "sync") as used:
         sys.stdout.write(json.dumps(JOBS[job](used, int(count))))
 
 

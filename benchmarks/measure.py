@@ -24,7 +24,7 @@ def command(work: Work, run: Run, url: str, *, quick: bool) -> list[str]:
     if job in imports.PROGRAMS:
         return [sys.executable, "-c", imports.program(job, run.client, url)]
     count = work.quick if quick else work.count
-    return [sys.executable, "-m", "benchmarks.jobs", job, run.client, run.face, url, str(count)]
+    return [sys.executable, "-m", "benchmarks.jobs", job, run.client, run.api, url, str(count)]
 
 
 def sample(words: list[str]) -> dict[str, float]:

@@ -8,9 +8,9 @@ from collections.abc import Iterator, MutableMapping
 import pytest
 
 from tests.matrix.rows import ROWS
-from tests.support.faces import face
+from tests.support.runners import runner
 
-__all__ = ["face"]
+__all__ = ["runner"]
 
 _ran = pytest.StashKey[dict[str, set[str]]]()
 

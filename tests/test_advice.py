@@ -35,10 +35,10 @@ from leadlex import (
 from leadlex.sandbox import Sandbox
 from tests.matrix.oracles import AT_ONCE, PATIENT
 from tests.support.captures import CAPTURE, CAPTURE_TEXT
-from tests.support.faces import API_KEY, Face
 from tests.support.lexi import Answer, Cut, Fault, LexiScript, Lost, Plain
 from tests.support.process import ServerProcess
 from tests.support.resources import must_not_hang, no_leaks
+from tests.support.runners import API_KEY, Runner
 from tests.support.server import Connection, ScriptedServer
 
 QUESTION = "Who are the partners at  O'Hara & Co?"
@@ -115,7 +115,7 @@ async def failed(lexi: Any, question: str, **options: Any) -> LeadLexError:
     return caught.value
 
 
-def test_the_advice_is_followed(face: Face, case: Case) -> None:
+def test_the_advice_is_followed(runner: Runner, case: Case) -> None:
     """Asked again as the error says, the question is answered and not charged a second time."""
     errors = list[LeadLexError]()
 
@@ -125,7 +125,7 @@ def test_the_advice_is_followed(face: Face, case: Case) -> None:
         return str(reply.response)
 
     with ScriptedServer(script_of(case)) as server, no_leaks(), must_not_hang():
-        assert face.run(scenario, base_url=server.url, **options_of(case)) == CAPTURE_TEXT
+        assert runner.run(scenario, base_url=server.url, **options_of(case)) == CAPTURE_TEXT
         assert server.ledger.by_call == {QUESTION: 1}
         assert {request.idempotency_key for request in server.requests} == {errors[0].idempotency_key}
     [error] = errors
@@ -136,14 +136,14 @@ def test_the_advice_is_followed(face: Face, case: Case) -> None:
     assert QUESTION not in repr(error.args)
 
 
-def test_a_cause_has_the_key_too(face: Face) -> None:
+def test_a_cause_has_the_key_too(runner: Runner) -> None:
     """Who looks at the cause of an error finds the charge and the idempotency key there as well."""
 
     async def scenario(lexi: Any) -> LeadLexError:
         return await failed(lexi, QUESTION)
 
     with ScriptedServer(script_of(CASES["a cut"])) as server:
-        error = face.run(scenario, base_url=server.url, **options_of(CASES["a cut"]))
+        error = runner.run(scenario, base_url=server.url, **options_of(CASES["a cut"]))
     cause = error.__cause__
     assert isinstance(cause, APIConnectionError)
     assert (cause.charged, cause.idempotency_key, cause.first_sent) == (
@@ -153,7 +153,7 @@ def test_a_cause_has_the_key_too(face: Face) -> None:
     )
 
 
-def test_both_ways_out_of_a_used_key(face: Face) -> None:
+def test_both_ways_out_of_a_used_key(runner: Runner) -> None:
     """With the first question the key is free; without the key the second one is a new charge: as the error says."""
     charges = list[int]()
 
@@ -170,13 +170,13 @@ def test_both_ways_out_of_a_used_key(face: Face) -> None:
         return error
 
     with Sandbox(pace=0) as sandbox:
-        error = face.run(partial(scenario, sandbox=sandbox), base_url=sandbox.url, api_key=sandbox.api_key)
+        error = runner.run(partial(scenario, sandbox=sandbox), base_url=sandbox.url, api_key=sandbox.api_key)
     assert charges == [1, 1, 2]
     assert (error.charged, error.from_service) == ("no", True)
 
 
 @pytest.mark.parametrize("conversation", [None, "conv_01HY1"])
-def test_a_chat_without_a_key_is_told_where_to_look(face: Face, conversation: str | None) -> None:
+def test_a_chat_without_a_key_is_told_where_to_look(runner: Runner, conversation: str | None) -> None:
     """A lost `chat` has no key to offer, and says where the question stands if it was answered."""
 
     async def scenario(lexi: Any) -> LeadLexError:
@@ -185,7 +185,7 @@ def test_a_chat_without_a_key_is_told_where_to_look(face: Face, conversation: st
         return caught.value
 
     with ScriptedServer(LexiScript(chat_fault=Lost())) as server:
-        error = face.run(scenario, base_url=server.url)
+        error = runner.run(scenario, base_url=server.url)
     place = f"lexi.conversation({conversation!r})" if conversation else "the latest of lexi.conversations()"
     assert str(error).endswith(f"Before asking again, look for the question in {place}.")
     assert (error.idempotency_key, error.first_sent) == (None, None)
@@ -194,7 +194,7 @@ def test_a_chat_without_a_key_is_told_where_to_look(face: Face, conversation: st
 
 
 @pytest.mark.parametrize("code", ["conflict", "already_done"])
-def test_a_conflict_without_a_key_speaks_of_none(face: Face, code: str) -> None:
+def test_a_conflict_without_a_key_speaks_of_none(runner: Runner, code: str) -> None:
     """A 409 for what has no idempotency key, in whoever's words, says nothing of one."""
 
     async def scenario(lexi: Any) -> None:
@@ -207,10 +207,10 @@ def test_a_conflict_without_a_key_speaks_of_none(face: Face, code: str) -> None:
 
     refused = Answer(409, code=code)
     with ScriptedServer(LexiScript(chat_fault=refused, other_fault=refused, times=None)) as server:
-        face.run(scenario, base_url=server.url)
+        runner.run(scenario, base_url=server.url)
 
 
-def test_a_404_without_an_id_is_about_the_address(face: Face) -> None:
+def test_a_404_without_an_id_is_about_the_address(runner: Runner) -> None:
     """A code that nobody knows makes no difference: a call without an id has none to check."""
 
     async def scenario(lexi: Any) -> leadlex.NotFoundError:
@@ -219,12 +219,12 @@ def test_a_404_without_an_id_is_about_the_address(face: Face) -> None:
         return caught.value
 
     with ScriptedServer(LexiScript(chat_fault=Answer(404, code="no_route"))) as server:
-        error = face.run(scenario, base_url=server.url)
+        error = runner.run(scenario, base_url=server.url)
         assert f"Check base_url: it is {server.url}." in str(error)
     assert (error.charged, error.from_service) == ("unknown", False)
 
 
-def test_other_errors_of_a_keyed_call_have_the_key(face: Face) -> None:
+def test_other_errors_of_a_keyed_call_have_the_key(runner: Runner) -> None:
     """Closed clients, closed streams and second readers are told the idempotency key as well."""
 
     async def scenario(lexi: Any) -> None:
@@ -247,11 +247,11 @@ def test_other_errors_of_a_keyed_call_have_the_key(face: Face) -> None:
         assert (refused.value.idempotency_key, refused.value.charged) == (late.idempotency_key, "no")
 
     with ServerProcess(LexiScript(stream_fault=Cut(PLACE, "stall"), times=2)) as server, no_leaks():
-        face.run(scenario, base_url=server.url, timeout=PATIENT)
+        runner.run(scenario, base_url=server.url, timeout=PATIENT)
 
 
 @pytest.mark.parametrize("conversation", [None, "conv_01HY1"])
-def test_a_thread_asks_the_same_again(face: Face, conversation: str | None) -> None:
+def test_a_thread_asks_the_same_again(runner: Runner, conversation: str | None) -> None:
     """A thread that has learnt its conversation's id asks an older question again as it was asked then."""
 
     async def scenario(lexi: Any) -> None:
@@ -263,14 +263,14 @@ def test_a_thread_asks_the_same_again(face: Face, conversation: str | None) -> N
         await thread.stream_chat(QUESTION, **arguments_in(str(caught.value))).final_reply()
 
     with ScriptedServer(LexiScript(stream_fault=Cut(PLACE, "rst"))) as server:
-        face.run(scenario, base_url=server.url, resume=False)
+        runner.run(scenario, base_url=server.url, resume=False)
         first, between, again = (request.body for request in server.requests)
         assert first == again
         assert b"conv_01HY1" in between
         assert server.ledger.by_call == {QUESTION: 1, "And why?": 1}
 
 
-def test_a_second_reader_sends_nothing(face: Face) -> None:
+def test_a_second_reader_sends_nothing(runner: Runner) -> None:
     """Who reads a stream that is being read is told its key, and that this cost nothing."""
 
     async def scenario(lexi: Any) -> None:
@@ -280,19 +280,19 @@ def test_a_second_reader_sends_nothing(face: Face) -> None:
             return str((await stream.final_reply()).response)
 
         async def second() -> StreamBusyError:
-            await face.until(lambda: server.requests)
+            await runner.until(lambda: server.requests)
             with pytest.raises(StreamBusyError) as busy:
                 await anext(stream)
             server.release()
             return busy.value
 
-        text, error = await face.together(first, second)
+        text, error = await runner.together(first, second)
         assert text == CAPTURE_TEXT
         assert isinstance(error, StreamBusyError)
         assert (error.idempotency_key, error.charged) == (stream.idempotency_key, "no")
 
     with ScriptedServer(LexiScript(stream_fault=_held)) as server:
-        face.run(scenario, base_url=server.url, timeout=PATIENT)
+        runner.run(scenario, base_url=server.url, timeout=PATIENT)
 
 
 def _held(connection: Connection, plain: Plain) -> None:
@@ -303,7 +303,7 @@ def _held(connection: Connection, plain: Plain) -> None:
 # The 23 hours of a key ---------------------------------------------------------------------------------------------
 
 
-def test_the_key_of_yesterday_is_refused(face: Face) -> None:
+def test_the_key_of_yesterday_is_refused(runner: Runner) -> None:
     """A key that was first sent more than 23 hours ago is not sent again, and the error says how to look it up."""
     key, now = "7c9e6679-7425-40de-944b-e07fc1f90ae7", datetime.now(UTC)
 
@@ -318,7 +318,7 @@ def test_the_key_of_yesterday_is_refused(face: Face) -> None:
         assert (await stream.final_reply()).response == CAPTURE_TEXT
 
     with ScriptedServer(LexiScript()) as server:
-        face.run(scenario, base_url=server.url)
+        runner.run(scenario, base_url=server.url)
         assert len(server.requests) == 1
 
 
@@ -338,22 +338,22 @@ def test_a_moment_that_can_not_be_meant(first_sent: Any, words: str, *, key: boo
         lexi.stream_chat(QUESTION, first_sent=first_sent, idempotency_key=given)
 
 
-def test_a_stream_that_waits_too_long_is_not_sent(face: Face) -> None:
+def test_a_stream_that_waits_too_long_is_not_sent(runner: Runner) -> None:
     """A stream is sent at its first use: a key that has become too old by then is refused there."""
     sent = datetime.now(UTC) - timedelta(hours=23) + timedelta(seconds=0.2)
 
     async def scenario(lexi: Any) -> None:
         stream = lexi.stream_chat(QUESTION, idempotency_key="7c9e6679-7425-40de-944b-e07fc1f90ae7", first_sent=sent)
-        await face.sleep(0.3)
+        await runner.sleep(0.3)
         with pytest.raises(ConfigurationError, match="more than 23 hours ago"):
             await stream.final_reply()
 
     with ScriptedServer(LexiScript()) as server:
-        face.run(scenario, base_url=server.url)
+        runner.run(scenario, base_url=server.url)
         assert not server.requests
 
 
-def test_first_sent_is_known_once_it_was(face: Face) -> None:
+def test_first_sent_is_known_once_it_was(runner: Runner) -> None:
     """A stream tells when its question was first sent, and nothing before that."""
 
     async def scenario(lexi: Any) -> None:
@@ -366,10 +366,10 @@ def test_first_sent_is_known_once_it_was(face: Face) -> None:
         assert sent.tzinfo is UTC
 
     with ScriptedServer(LexiScript()) as server:
-        face.run(scenario, base_url=server.url)
+        runner.run(scenario, base_url=server.url)
 
 
-def test_a_repeat_does_not_raise_the_balance(face: Face) -> None:
+def test_a_repeat_does_not_raise_the_balance(runner: Runner) -> None:
     """A repeated answer tells the balance of its first time, which is not believed where a lower one is known."""
 
     async def scenario(lexi: Any, sandbox: Sandbox) -> list[Any]:
@@ -388,7 +388,7 @@ def test_a_repeat_does_not_raise_the_balance(face: Face) -> None:
         return known
 
     with Sandbox(pace=0) as sandbox:
-        known = face.run(
+        known = runner.run(
             partial(scenario, sandbox=sandbox), base_url=sandbox.url, api_key=sandbox.api_key, retries=AT_ONCE
         )
         none, first, second, repeated, continued = known

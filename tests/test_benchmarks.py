@@ -13,14 +13,14 @@ import pytest
 from benchmarks import imports, jobs, server
 from benchmarks.clients import MODULES
 from benchmarks.figures import FIGURES, WORKS, Aim, Figure, Measured
-from benchmarks.jobs import JOBS, Face
+from benchmarks.jobs import JOBS, Runner
 from benchmarks.measure import command, medians
 from benchmarks.picture import draw
 from benchmarks.server import Plan
 from benchmarks.table import aims_table, figures_table, number, verdicts
 
 ASYNC_ONLY = {"floor", "leadlex[aiohttp]"}
-FACES = [(name, sync) for name in MODULES for sync in (False, True) if not (sync and name in ASYNC_ONLY)]
+CLIENTS = [(name, sync) for name in MODULES for sync in (False, True) if not (sync and name in ASYNC_ONLY)]
 
 #: Every number that there is, as if measured: more for a client further to the right.
 INVENTED: Measured = {
@@ -39,16 +39,16 @@ def url() -> Iterator[str]:
         yield url
 
 
-@pytest.mark.parametrize(("name", "sync"), FACES)
+@pytest.mark.parametrize(("name", "sync"), CLIENTS)
 def test_every_client_gets_its_answers(url: str, name: str, *, sync: bool) -> None:
     """The server speaks to each client as its own service would: nothing is counted that did not arrive."""
-    with Face(url, name, sync=sync) as face:
-        assert face.run(face.client(Plan(40, 20)).read()) in range(
+    with Runner(url, name, sync=sync) as runner:
+        assert runner.run(runner.client(Plan(40, 20)).read()) in range(
             40, 48
         )  # some count what opens and ends a stream too
-        assert face.run(face.client(Plan(3, 1)).read()) in range(3, 11)
-        face.run(face.client(Plan()).calls(3))
-        (age,) = face.run(face.client(Plan(2, 1, 5)).firsts(1))
+        assert runner.run(runner.client(Plan(3, 1)).read()) in range(3, 11)
+        runner.run(runner.client(Plan()).calls(3))
+        (age,) = runner.run(runner.client(Plan(2, 1, 5)).firsts(1))
         assert 0 < age < 60_000
 
 
@@ -60,8 +60,8 @@ def test_every_work_measures_what_is_looked_at(url: str, name: str, monkeypatch:
     for run in WORKS[name].runs.values():
         job = run.job or WORKS[name].job
         if job in JOBS:
-            with Face(url, run.client, sync=run.face == "sync") as face:
-                measured = JOBS[job](face, 40)
+            with Runner(url, run.client, sync=run.api == "sync") as runner:
+                measured = JOBS[job](runner, 40)
             assert wanted <= {*measured}
         else:
             compile(imports.program(job, run.client, url), name, "exec")
@@ -126,7 +126,7 @@ def test_no_layer_creeps_in(url: str) -> None:
 
     Of a chat's coroutines one is the read, whose clock is our own.
     """
-    with Face(url, "leadlex", sync=False) as face:
-        counted = JOBS["frames"](face, 1)
+    with Runner(url, "leadlex", sync=False) as runner:
+        counted = JOBS["frames"](runner, 1)
     most = {"waiting in a chat": 14, "waiting in an event": 1, "depth of a chat": 11, "depth of an event": 5}
     assert {name: number for name, number in counted.items() if number > most[name]} == {}

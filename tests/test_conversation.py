@@ -10,7 +10,7 @@ import pytest
 
 import leadlex
 from leadlex.sandbox import Sandbox
-from tests.support.faces import Face
+from tests.support.runners import Runner
 
 CEOS = "Find me 20 CEOs at law firms in New York"
 PIPELINE = "Summarize my pipeline"
@@ -28,7 +28,7 @@ def options(sandbox: Sandbox, **others: Any) -> dict[str, Any]:
     return {"api_key": sandbox.api_key, "base_url": sandbox.url, **others}
 
 
-def test_search_with_approval(face: Face, sandbox: Sandbox) -> None:
+def test_search_with_approval(runner: Runner, sandbox: Sandbox) -> None:
     """A search without a list waits for a human; approved, it is carried out and can be waited for."""
 
     async def scenario(lexi: Any) -> None:
@@ -43,11 +43,11 @@ def test_search_with_approval(face: Face, sandbox: Sandbox) -> None:
             await lexi.approve_task(reply.task_id)
         assert caught.value.charged == "no"
 
-    face.run(scenario, **options(sandbox))
+    runner.run(scenario, **options(sandbox))
     assert [charge.amount for charge in sandbox.charges if charge.what == "prospect_search"] == [5]
 
 
-def test_search_without_approval(face: Face, sandbox: Sandbox) -> None:
+def test_search_without_approval(runner: Runner, sandbox: Sandbox) -> None:
     """A search with a list is done at once."""
 
     async def scenario(lexi: Any) -> None:
@@ -56,10 +56,10 @@ def test_search_without_approval(face: Face, sandbox: Sandbox) -> None:
         assert reply.task_id is None
         assert "20" in reply.response
 
-    face.run(scenario, **options(sandbox))
+    runner.run(scenario, **options(sandbox))
 
 
-def test_follow_up_remembers(face: Face, sandbox: Sandbox) -> None:
+def test_follow_up_remembers(runner: Runner, sandbox: Sandbox) -> None:
     """A follow-up in the same conversation, by id or by thread, builds on what was said before."""
 
     async def scenario(lexi: Any) -> None:
@@ -72,10 +72,10 @@ def test_follow_up_remembers(face: Face, sandbox: Sandbox) -> None:
         assert third.conversation_id == first.conversation_id
         assert len(await thread.history()) == 6
 
-    face.run(scenario, **options(sandbox))
+    runner.run(scenario, **options(sandbox))
 
 
-def test_dismissed_for_good(face: Face, sandbox: Sandbox) -> None:
+def test_dismissed_for_good(runner: Runner, sandbox: Sandbox) -> None:
     """A dismissed task is found as dismissed and can't be approved later."""
 
     async def scenario(lexi: Any) -> None:
@@ -88,10 +88,10 @@ def test_dismissed_for_good(face: Face, sandbox: Sandbox) -> None:
         with pytest.raises(leadlex.NotFoundError):
             await lexi.dismiss_task("task_none")
 
-    face.run(scenario, **options(sandbox))
+    runner.run(scenario, **options(sandbox))
 
 
-def test_250_conversations_over_three_pages(face: Face, sandbox: Sandbox) -> None:
+def test_250_conversations_over_three_pages(runner: Runner, sandbox: Sandbox) -> None:
     """A listing of 250 takes three requests and gives every conversation once; one has its tool steps."""
     with leadlex.LeadLex(**options(sandbox)) as writer:
         last = [writer.stream_chat(PIPELINE).final_reply() for _ in range(250)][-1]
@@ -106,10 +106,10 @@ def test_250_conversations_over_three_pages(face: Face, sandbox: Sandbox) -> Non
         plain = await lexi.conversation(last.conversation_id)
         assert not any(message.tool_name for message in plain.messages)
 
-    face.run(scenario, **options(sandbox))
+    runner.run(scenario, **options(sandbox))
 
 
-def test_out_of_credits(face: Face, sandbox: Sandbox) -> None:
+def test_out_of_credits(runner: Runner, sandbox: Sandbox) -> None:
     """Without credits both roads say so before anything is streamed, and nothing is charged."""
     sandbox.credits = 0
 
@@ -119,11 +119,11 @@ def test_out_of_credits(face: Face, sandbox: Sandbox) -> None:
                 await ask(PIPELINE)
             assert (caught.value.charged, caught.value.partial) == ("no", None)
 
-    face.run(scenario, **options(sandbox))
+    runner.run(scenario, **options(sandbox))
     assert not sandbox.charges
 
 
-def test_out_of_quota(face: Face) -> None:
+def test_out_of_quota(runner: Runner) -> None:
     """A quota that is renewed at midnight raises at once and says when."""
     with Sandbox(pace=0, quota=2) as sandbox:
 
@@ -140,10 +140,10 @@ def test_out_of_quota(face: Face) -> None:
             assert error.retry_after is not None
             assert lexi.rate_limit.remaining == 0
 
-        face.run(scenario, **options(sandbox, retries=0))
+        runner.run(scenario, **options(sandbox, retries=0))
 
 
-def test_keys(face: Face, sandbox: Sandbox) -> None:
+def test_keys(runner: Runner, sandbox: Sandbox) -> None:
     """A wrong or expired key is a 401 that says how keys look; a weak one a 403 that names what it lacks."""
 
     async def wrong(lexi: Any) -> None:
@@ -156,13 +156,13 @@ def test_keys(face: Face, sandbox: Sandbox) -> None:
         with pytest.raises(leadlex.PermissionDeniedError, match="read:ai"):
             await lexi.conversations().first_page()
 
-    face.run(wrong, **options(sandbox, api_key="wbk_wrong"))
+    runner.run(wrong, **options(sandbox, api_key="wbk_wrong"))
     expired = sandbox.add_key(expires_at=datetime.now(UTC) - timedelta(days=1))
-    face.run(wrong, **options(sandbox, api_key=expired))
-    face.run(weak, **options(sandbox, api_key=sandbox.add_key(["lexi"])))
+    runner.run(wrong, **options(sandbox, api_key=expired))
+    runner.run(weak, **options(sandbox, api_key=sandbox.add_key(["lexi"])))
 
 
-def test_unknown_conversation(face: Face, sandbox: Sandbox) -> None:
+def test_unknown_conversation(runner: Runner, sandbox: Sandbox) -> None:
     """A conversation that does not exist is a NotFoundError with the id to quote to the service's support."""
 
     async def scenario(lexi: Any) -> None:
@@ -172,7 +172,7 @@ def test_unknown_conversation(face: Face, sandbox: Sandbox) -> None:
         with pytest.raises(leadlex.NotFoundError):
             await lexi.stream_chat(PIPELINE, conversation_id="conv_none").final_reply()
 
-    face.run(scenario, **options(sandbox))
+    runner.run(scenario, **options(sandbox))
     assert not sandbox.charges
 
 
@@ -185,7 +185,7 @@ def test_unknown_conversation(face: Face, sandbox: Sandbox) -> None:
         ("rate_limit", {"retry_after": 1}),
     ],
 )
-def test_one_fault_is_charged_once(face: Face, sandbox: Sandbox, kind: str, how: dict[str, Any]) -> None:
+def test_one_fault_is_charged_once(runner: Runner, sandbox: Sandbox, kind: str, how: dict[str, Any]) -> None:
     """A fault that passes is not seen, but for the attempts, and the answer is charged once."""
 
     async def scenario(lexi: Any) -> str:
@@ -195,6 +195,6 @@ def test_one_fault_is_charged_once(face: Face, sandbox: Sandbox, kind: str, how:
         return str((await lexi.stream_chat(PIPELINE).final_reply()).response == reply.response)
 
     policy = leadlex.RetryPolicy(base=0.01, throttle_base=0.01)
-    assert face.run(scenario, **options(sandbox, retries=policy)) == "True"
+    assert runner.run(scenario, **options(sandbox, retries=policy)) == "True"
     assert len(sandbox.charges) == 2
     assert len({charge.idempotency_key for charge in sandbox.charges}) == 2

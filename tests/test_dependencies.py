@@ -17,9 +17,9 @@ from packaging.requirements import Requirement
 
 from leadlex import AsyncLeadLex, LeadLex, cli
 from tests.matrix.oracles import CALLS, Call, observe
-from tests.support.faces import API_KEY, Face
 from tests.support.lexi import LexiScript
 from tests.support.resources import no_leaks
+from tests.support.runners import API_KEY, Runner
 from tests.support.server import ScriptedServer
 
 ROOT = Path(__file__).parent.parent
@@ -115,9 +115,9 @@ def test_a_warm_call_looks_for_no_module(backend: str, beside: list[str]) -> Non
 
 
 @pytest.fixture
-def ancient_trio(face: Face, monkeypatch: pytest.MonkeyPatch) -> None:
+def ancient_trio(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have a trio that knows next to nothing, or where one runs in it, not what came with 0.29."""
-    if face.name == "trio":
+    if runner.name == "trio":
         monkeypatch.delattr("trio.lowlevel.in_trio_run")
     else:
         monkeypatch.setitem(sys.modules, "trio", ModuleType("trio"))
@@ -125,10 +125,10 @@ def ancient_trio(face: Face, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("ancient_trio")
 @pytest.mark.parametrize("call", CALLS)
-def test_a_trio_of_any_age_does_no_harm(face: Face, call: Call) -> None:
+def test_a_trio_of_any_age_does_no_harm(runner: Runner, call: Call) -> None:
     """A client is made, asks and is closed, whatever trio another program brought."""
     with ScriptedServer(LexiScript()) as server:
-        observe(face, call, server).expect(None, attempts=1)
+        observe(runner, call, server).expect(None, attempts=1)
 
 
 def _ended_aside(lexi: AsyncLeadLex) -> None:
@@ -136,9 +136,9 @@ def _ended_aside(lexi: AsyncLeadLex) -> None:
 
 
 @pytest.mark.usefixtures("ancient_trio")
-def test_a_client_is_closed_from_another_loop(face: Face) -> None:
+def test_a_client_is_closed_from_another_loop(runner: Runner) -> None:
     """So is one that another event loop uses, and the command can still be run."""
-    if face.name == "sync":
+    if runner.name == "sync":
         assert cli.main(["--version"]) == 0
         return
 
@@ -149,7 +149,7 @@ def test_a_client_is_closed_from_another_loop(face: Face) -> None:
         assert await anyio.to_thread.run_sync(server.wait_for_disconnect, 5)
 
     with ScriptedServer(LexiScript()) as server, no_leaks():
-        face.drive(main)
+        runner.drive(main)
 
 
 def test_a_thread_that_was_given_a_loop_s_context() -> None:

@@ -45,7 +45,7 @@ from leadlex import (
 from leadlex._errors import Fact, TimeoutName, status_error_class
 from leadlex.sandbox import Sandbox
 from tests.support.answers import answer, json_answer, sse_head
-from tests.support.faces import API_KEY, Face
+from tests.support.runners import API_KEY, Runner
 from tests.support.server import Connection, ScriptedServer, dead_port
 
 KEY = "0b2ad1b1-1c0c-4ed3-8f7f-2f9d1a3f9c55"
@@ -461,7 +461,7 @@ NEEDS: dict[str, tuple[str, Callable[[Any], Any]]] = {
 
 
 @pytest.mark.parametrize("call", NEEDS)
-def test_a_missing_permission_is_named(face: Face, call: str) -> None:
+def test_a_missing_permission_is_named(runner: Runner, call: str) -> None:
     """A 403 tells which permission to give to the key, and that nothing was charged."""
     permission, make = NEEDS[call]
 
@@ -470,7 +470,7 @@ def test_a_missing_permission_is_named(face: Face, call: str) -> None:
 
     with Sandbox(pace=0) as sandbox:
         with pytest.raises(PermissionDeniedError) as caught:
-            face.run(scenario, base_url=sandbox.url, api_key=sandbox.add_key([]))
+            runner.run(scenario, base_url=sandbox.url, api_key=sandbox.add_key([]))
         assert sandbox.charges == []
     assert (caught.value.permission, caught.value.charged) == (permission, "no")
     assert f"the permission {permission!r}" in str(caught.value)
@@ -518,14 +518,14 @@ ECHOES = {
 
 @pytest.mark.row("L17")
 @pytest.mark.parametrize("script", ECHOES)
-def test_no_error_shows_the_key(face: Face, script: str) -> None:
+def test_no_error_shows_the_key(runner: Runner, script: str) -> None:
     """A server that sends the key back gets it into no message, repr, attribute, header or pickle of an error."""
 
     async def scenario(lexi: Any) -> None:
         await lexi.stream_chat("Hi").final_reply()
 
     with ScriptedServer(ECHOES[script]) as server, pytest.raises(LeadLexError) as caught:
-        face.run(scenario, base_url=server.url, retries=0)
+        runner.run(scenario, base_url=server.url, retries=0)
     shown = [str(caught.value), repr(caught.value), repr(vars(caught.value)), repr(caught.value.__cause__)]
     headers = caught.value.meta.headers if caught.value.meta else {}
     assert caught.value.meta is not None
@@ -534,7 +534,7 @@ def test_no_error_shows_the_key(face: Face, script: str) -> None:
 
 
 @pytest.mark.parametrize("call", ["chat", "stream_chat"])
-def test_what_the_caller_was_handling_is_left_alone(face: Face, call: str) -> None:
+def test_what_the_caller_was_handling_is_left_alone(runner: Runner, call: str) -> None:
     """An exception of the user's own, in whose handling a call fails, keeps its traceback and explains nothing."""
 
     async def scenario(lexi: Any) -> None:
@@ -548,7 +548,7 @@ def test_what_the_caller_was_handling_is_left_alone(face: Face, call: str) -> No
             assert caught.value.__context__ is not caught.value.__cause__
 
     with dead_port() as url:
-        face.run(scenario, base_url=url, retries=0)
+        runner.run(scenario, base_url=url, retries=0)
 
 
 def test_the_public_names_are_these_classes() -> None:

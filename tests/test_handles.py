@@ -22,11 +22,11 @@ from leadlex import (
 from tests.matrix.test_h_pages import Listing, rows, stable
 from tests.support.answers import error_answer, json_answer
 from tests.support.captures import CAPTURE, CAPTURE_TEXT
-from tests.support.faces import AsyncFace, Face
 from tests.support.lexi import MESSAGES, TASK, Answer, Cut, Ending, LexiScript, Plain, Raw
 from tests.support.resources import must_not_hang, no_leaks
+from tests.support.runners import AsyncRunner, Runner
 from tests.support.server import Connection, ScriptedServer, black_hole, dead_port
-from tests.support.times import TimedFace, Turned
+from tests.support.times import TimedRunner, Turned
 
 
 def _hold(connection: Connection, plain: Plain, /) -> None:
@@ -41,7 +41,7 @@ def bodies(server: ScriptedServer, path: str = "chat") -> list[Any]:
     return [request.json for request in server.requests if request.path.endswith(path)]
 
 
-def test_decision_without_an_id(face: Face) -> None:
+def test_decision_without_an_id(runner: Runner) -> None:
     """What was decided was decided: a task's id that an answer lacks is the one that was asked for."""
     body = b'{"data": {"task_id": 5, "status": "approved"}}'
 
@@ -56,14 +56,14 @@ def test_decision_without_an_id(face: Face) -> None:
             assert decision.meta is not None
 
     with ScriptedServer(script) as server, no_leaks():
-        face.run(scenario, base_url=server.url)
+        runner.run(scenario, base_url=server.url)
 
 
 class TestThreads:
     """A conversation that remembers its id."""
 
     @pytest.mark.parametrize("field", ["", ', "conversation_id": null', ', "conversation_id": 5'])
-    def test_no_id(self, face: Face, field: str) -> None:
+    def test_no_id(self, runner: Runner, field: str) -> None:
         """An answer that was paid for needs no id: there is none then, and a thread keeps the one it has."""
         body = b'{"data": {"response": "Hi"%b}}' % field.encode()
 
@@ -77,9 +77,9 @@ class TestThreads:
                 assert thread.conversation_id == known
 
         with ScriptedServer(LexiScript(chat_fault=Answer(200, body), times=3)) as server, no_leaks():
-            face.run(scenario, base_url=server.url, retries=0)
+            runner.run(scenario, base_url=server.url, retries=0)
 
-    def test_chat(self, face: Face) -> None:
+    def test_chat(self, runner: Runner) -> None:
         """The first reply tells the id, and every later message carries it, and the thread's context."""
 
         async def scenario(lexi: Any) -> None:
@@ -90,7 +90,7 @@ class TestThreads:
             assert await thread.stream_chat("Three").final_reply()
 
         with ScriptedServer(LexiScript()) as server, no_leaks():
-            face.run(scenario, base_url=server.url)
+            runner.run(scenario, base_url=server.url)
             assert bodies(server) == [
                 {"message": "One", "context": {"list_id": "list_1"}},
                 {"message": "Two", "context": {"list_id": "list_1", "conversation_id": "conv-uuid"}},
@@ -99,7 +99,7 @@ class TestThreads:
             assert stream["conversation_id"] == "conv-uuid"
             assert stream["context"] == {"list_id": "list_1"}
 
-    def test_stream(self, face: Face) -> None:
+    def test_stream(self, runner: Runner) -> None:
         """A stream tells the id with its first piece of text, also where it is gone before anybody asks."""
 
         async def scenario(lexi: Any) -> None:
@@ -107,14 +107,14 @@ class TestThreads:
             async for _ in thread.stream_chat("One"):
                 pass
             gc.collect()
-            assert "conv_01HY1" in repr(thread._value if face.name == "sync" else thread)
+            assert "conv_01HY1" in repr(thread._value if runner.name == "sync" else thread)
             await thread.chat("Two")
 
         with ScriptedServer(LexiScript()) as server, no_leaks():
-            face.run(scenario, base_url=server.url)
+            runner.run(scenario, base_url=server.url)
             assert bodies(server)[0]["context"] == {"conversation_id": "conv_01HY1"}
 
-    def test_known(self, face: Face) -> None:
+    def test_known(self, runner: Runner) -> None:
         """A thread of a known conversation takes any number of messages at once."""
 
         async def scenario(lexi: Any) -> None:
@@ -126,9 +126,9 @@ class TestThreads:
             assert thread.conversation_id == "conv-uuid"
 
         with ScriptedServer(LexiScript()) as server, no_leaks():
-            face.run(scenario, base_url=server.url)
+            runner.run(scenario, base_url=server.url)
 
-    def test_busy(self, face: Face) -> None:
+    def test_busy(self, runner: Runner) -> None:
         """A second message before the first has told the id would begin a second conversation: it is refused."""
 
         async def scenario(lexi: Any) -> None:
@@ -138,21 +138,21 @@ class TestThreads:
                 return str((await thread.stream_chat("One").final_reply()).conversation_id)
 
             async def second() -> None:
-                await face.until(lambda: server.requests)
+                await runner.until(lambda: server.requests)
                 for ask in (thread.stream_chat, thread.chat):
                     with pytest.raises(StreamBusyError) as info:
                         await _used(ask("Two"))
                     assert info.value.charged == "no"
                 server.release()
 
-            assert (await face.together(first, second))[0] == "conv_01HY1"
+            assert (await runner.together(first, second))[0] == "conv_01HY1"
             await thread.chat("Two")
 
         with ScriptedServer(LexiScript(stream_fault=_hold)) as server, no_leaks(), must_not_hang():
-            face.run(scenario, base_url=server.url)
+            runner.run(scenario, base_url=server.url)
             assert len(server.requests) == 2
 
-    def test_busy_with_a_chat(self, face: Face) -> None:
+    def test_busy_with_a_chat(self, runner: Runner) -> None:
         """So while a chat is under way."""
 
         async def scenario(lexi: Any) -> None:
@@ -162,17 +162,17 @@ class TestThreads:
                 return str((await thread.chat("One")).conversation_id)
 
             async def second() -> None:
-                await face.until(lambda: server.requests)
+                await runner.until(lambda: server.requests)
                 with pytest.raises(StreamBusyError):
                     await _used(thread.stream_chat("Two"))
                 server.release()
 
-            assert (await face.together(first, second))[0] == "conv-uuid"
+            assert (await runner.together(first, second))[0] == "conv-uuid"
 
         with ScriptedServer(LexiScript(chat_fault=_hold)) as server, no_leaks(), must_not_hang():
-            face.run(scenario, base_url=server.url)
+            runner.run(scenario, base_url=server.url)
 
-    def test_free_again(self, face: Face) -> None:
+    def test_free_again(self, runner: Runner) -> None:
         """A first message that failed, was closed or was never sent leaves the thread free for another one."""
 
         async def scenario(lexi: Any) -> None:
@@ -192,7 +192,7 @@ class TestThreads:
 
         script = LexiScript(stream_fault=Cut(5), chat_fault=Answer(500))
         with ScriptedServer(script) as server, no_leaks():
-            face.run(scenario, base_url=server.url, retries=0)
+            runner.run(scenario, base_url=server.url, retries=0)
 
     @pytest.mark.trio
     def test_cancelled(self) -> None:
@@ -212,9 +212,9 @@ class TestThreads:
 
         for name in ("asyncio", "trio"):
             with ScriptedServer(LexiScript(stream_fault=Cut(0, "stall"))) as server, no_leaks():
-                AsyncFace(name).run(scenario, base_url=server.url)
+                AsyncRunner(name).run(scenario, base_url=server.url)
 
-    def test_history(self, face: Face) -> None:
+    def test_history(self, runner: Runner) -> None:
         """The history is the conversation's messages; before it has begun there are none, and nothing is asked."""
 
         async def scenario(lexi: Any) -> None:
@@ -226,7 +226,7 @@ class TestThreads:
                 await lexi.thread("conv_01HY1").history(limit=0)
 
         with ScriptedServer(LexiScript()) as server, no_leaks():
-            face.run(scenario, base_url=server.url)
+            runner.run(scenario, base_url=server.url)
             [request] = server.requests
             assert request.query == {"include_tool_steps": "true", "limit": "7"}
             assert request.path.endswith("/v1/lexi/conversations/conv_01HY1")
@@ -240,7 +240,7 @@ async def _used(made: Any) -> None:
 class TestPagers:
     """Listings, beyond what table H asks."""
 
-    def test_again(self, face: Face) -> None:
+    def test_again(self, runner: Runner) -> None:
         """A pager can be read again, in each way, and then starts again; making one sends nothing."""
 
         async def scenario(lexi: Any) -> None:
@@ -254,10 +254,10 @@ class TestPagers:
 
         listing, ids = Listing(stable(25), total=25), [row["id"] for row in rows(*range(1, 26))]
         with ScriptedServer(listing) as server, no_leaks():
-            face.run(scenario, base_url=server.url)
+            runner.run(scenario, base_url=server.url)
         assert sorted(listing.asked) == sorted([1, 2, 3] * 6 + [1, 1])
 
-    def test_ended(self, face: Face) -> None:
+    def test_ended(self, runner: Runner) -> None:
         """An iterator at its end stays there, and asks no more."""
 
         async def scenario(lexi: Any) -> None:
@@ -267,10 +267,10 @@ class TestPagers:
 
         listing = Listing(stable(1), total=1)
         with ScriptedServer(listing) as server, no_leaks():
-            face.run(scenario, base_url=server.url)
+            runner.run(scenario, base_url=server.url)
         assert listing.asked == [1]
 
-    def test_pages(self, face: Face) -> None:
+    def test_pages(self, runner: Runner) -> None:
         """A page says its number, its size, the total and how it arrived; its items say the last too."""
 
         async def scenario(lexi: Any) -> None:
@@ -283,12 +283,12 @@ class TestPagers:
             assert pages[0].items[0].meta == pages[0].meta
 
         with ScriptedServer(Listing(stable(25), total=25)) as server, no_leaks():
-            face.run(scenario, base_url=server.url)
+            runner.run(scenario, base_url=server.url)
 
     @pytest.mark.parametrize(
         ("limit", "asked"), [(1, [1]), (10, [1]), (11, [1, 2]), (95, [*range(1, 11)]), (500, [*range(1, 21)])]
     )
-    def test_limit(self, face: Face, limit: int, asked: list[int]) -> None:
+    def test_limit(self, runner: Runner, limit: int, asked: list[int]) -> None:
         """No more pages are asked for than the limit needs."""
 
         async def scenario(lexi: Any) -> None:
@@ -297,11 +297,11 @@ class TestPagers:
 
         listing = Listing(stable(200), total=200)
         with ScriptedServer(listing) as server, no_leaks():
-            face.run(scenario, base_url=server.url)
+            runner.run(scenario, base_url=server.url)
         assert sorted(listing.asked) == asked
 
     @pytest.mark.parametrize("limit", [0, -1, True, "10", 1.0])
-    def test_bad_limit(self, face: Face, limit: object) -> None:
+    def test_bad_limit(self, runner: Runner, limit: object) -> None:
         """A limit that is none is refused before anything is sent."""
 
         async def scenario(lexi: Any) -> None:
@@ -309,11 +309,11 @@ class TestPagers:
                 await lexi.conversations().collect(limit=limit)
 
         with ScriptedServer(Listing(stable(1))) as server, no_leaks():
-            face.run(scenario, base_url=server.url)
+            runner.run(scenario, base_url=server.url)
             assert server.connections == 0
 
     @pytest.mark.parametrize(("left", "most"), [(3, 3), (0, 1), (1000, 8)])
-    def test_side_by_side(self, face: Face, left: int, most: int) -> None:
+    def test_side_by_side(self, runner: Runner, left: int, most: int) -> None:
         """Up to 8 pages are asked for side by side, and never more than the quota has left."""
         running, seen, reached = list[int](), list[int](), threading.Event()
 
@@ -336,7 +336,7 @@ class TestPagers:
             assert len(await lexi.conversations(per_page=10).collect()) == 200
 
         with ScriptedServer(script) as server, no_leaks(), must_not_hang():
-            face.run(scenario, base_url=server.url)
+            runner.run(scenario, base_url=server.url)
         assert max(seen) == most
 
 
@@ -374,7 +374,7 @@ class TestWaiting:
     """Waiting for a task."""
 
     @pytest.mark.parametrize("end", ["completed", "failed", "dismissed"])
-    def test_finished(self, face: Face, end: str) -> None:
+    def test_finished(self, runner: Runner, end: str) -> None:
         """The task comes back once it is finished; it is looked for where it should be, ever less often."""
 
         async def scenario(lexi: Any) -> None:
@@ -383,18 +383,18 @@ class TestWaiting:
 
         clock, script = Turned(), Tasks(*["pending"] * 3, *["approved"] * 3, end)
         with ScriptedServer(script) as server, no_leaks():
-            TimedFace(face, clock).run(scenario, base_url=server.url)
+            TimedRunner(runner, clock).run(scenario, base_url=server.url)
         assert clock.sleeps == [10, 15, 22.5, 30, 30, 30]
         assert script.asked[:9] == [*["pending"] * 3, *["pending", "approved"] * 3]
 
-    def test_between_two_lists(self, face: Face) -> None:
+    def test_between_two_lists(self, runner: Runner) -> None:
         """A task that is between two lists at one look is found at the next; twice nowhere, it does not exist."""
 
         async def scenario(lexi: Any) -> None:
             assert (await lexi.wait_for_task("task-uuid", poll_interval=1)).status == "completed"
 
         with ScriptedServer(Tasks("approved", None, "approved", None, "completed")) as server, no_leaks():
-            TimedFace(face, Turned()).run(scenario, base_url=server.url)
+            TimedRunner(runner, Turned()).run(scenario, base_url=server.url)
 
         async def missing(lexi: Any) -> None:
             with pytest.raises(NotFoundError) as info:
@@ -403,10 +403,10 @@ class TestWaiting:
 
         script = Tasks(None)
         with ScriptedServer(script) as server, no_leaks():
-            TimedFace(face, Turned()).run(missing, base_url=server.url)
+            TimedRunner(runner, Turned()).run(missing, base_url=server.url)
         assert script.asked == ["pending", "approved", "completed", "failed", "dismissed"] * 2
 
-    def test_timeout(self, face: Face) -> None:
+    def test_timeout(self, runner: Runner) -> None:
         """It ends after its timeout, by the clock `wait`, whether it sleeps or the service does."""
 
         async def scenario(lexi: Any) -> None:
@@ -422,9 +422,9 @@ class TestWaiting:
 
         for script in (Tasks("pending"), silent):
             with ScriptedServer(script) as server, no_leaks(), must_not_hang():
-                face.run(scenario, base_url=server.url)
+                runner.run(scenario, base_url=server.url)
 
-    def test_errors(self, face: Face) -> None:
+    def test_errors(self, runner: Runner) -> None:
         """An error of the API comes out as it is; bad arguments are refused before anything is sent."""
 
         async def scenario(lexi: Any) -> None:
@@ -438,14 +438,14 @@ class TestWaiting:
                 await lexi.wait_for_task("task-uuid")
 
         with ScriptedServer(Tasks("pending", error=error_answer(500, "internal_error"))) as server, no_leaks():
-            face.run(scenario, base_url=server.url, retries=0)
+            runner.run(scenario, base_url=server.url, retries=0)
 
 
 class TestRefusals:
     """Error answers, beyond what table D asks."""
 
     @pytest.mark.parametrize("how", ["fin", "rst", "stall"])
-    def test_broken_body(self, face: Face, how: Ending) -> None:
+    def test_broken_body(self, runner: Runner, how: Ending) -> None:
         """An error answer whose body breaks off is still that error: its status alone tells."""
 
         async def scenario(lexi: Any) -> None:
@@ -457,13 +457,13 @@ class TestRefusals:
         whole = error_answer(503, "internal_error")
         fault = Raw(whole[:-10], how)
         with ScriptedServer(LexiScript(chat_fault=fault, stream_fault=fault)) as server, no_leaks():
-            face.run(scenario, base_url=server.url, retries=0, timeout=Timeout(idle=0.2))
+            runner.run(scenario, base_url=server.url, retries=0, timeout=Timeout(idle=0.2))
 
 
 class TestClocks:
     """Each of the timeouts alone, all others being far away."""
 
-    def _ends(self, face: Face, url: str, timeout: Any, ask: str, **options: Any) -> APITimeoutError:
+    def _ends(self, runner: Runner, url: str, timeout: Any, ask: str, **options: Any) -> APITimeoutError:
         ends = list[APITimeoutError]()
 
         async def scenario(lexi: Any) -> None:
@@ -474,16 +474,16 @@ class TestClocks:
             ends.append(end)
 
         with no_leaks(), must_not_hang():
-            face.run(scenario, base_url=url, timeout=timeout, retries=0, resume=False, **options)
+            runner.run(scenario, base_url=url, timeout=timeout, retries=0, resume=False, **options)
         [end] = ends
         assert end.clock in str(end)
         return end
 
     @pytest.mark.parametrize("ask", ["chat", "stream"])
-    def test_connect(self, face: Face, ask: str) -> None:
+    def test_connect(self, runner: Runner, ask: str) -> None:
         """`connect` is for the connection; nothing was charged."""
         with black_hole() as url:
-            end = self._ends(face, url, Timeout(connect=0.2), ask)
+            end = self._ends(runner, url, Timeout(connect=0.2), ask)
         assert (end.clock, end.charged) == ("connect", "no")
 
     @pytest.mark.parametrize(
@@ -496,10 +496,10 @@ class TestClocks:
             (Cut(200, "stall"), 0.2, "idle"),
         ],
     )
-    def test_stream(self, face: Face, fault: Any, timeout: Any, clock: str) -> None:
+    def test_stream(self, runner: Runner, fault: Any, timeout: Any, clock: str) -> None:
         """The clocks of a stream; a plain number is `idle`."""
         with ScriptedServer(LexiScript(stream_fault=fault)) as server:
-            end = self._ends(face, server.url, timeout, "stream")
+            end = self._ends(runner, server.url, timeout, "stream")
         assert (end.clock, end.charged) == (clock, "unknown")
         assert "0.2 s" in str(end)
 
@@ -513,13 +513,13 @@ class TestClocks:
             (lambda connection, _: connection.stall(), Timeout(total=0.2), "total"),
         ],
     )
-    def test_chat(self, face: Face, fault: Any, timeout: Any, clock: str) -> None:
+    def test_chat(self, runner: Runner, fault: Any, timeout: Any, clock: str) -> None:
         """The clocks of a JSON call; a plain number is `total`, and before the head only that counts."""
         with ScriptedServer(LexiScript(chat_fault=fault)) as server:
-            end = self._ends(face, server.url, timeout, "chat")
+            end = self._ends(runner, server.url, timeout, "chat")
         assert (end.clock, end.charged) == (clock, "unknown")
 
-    def test_pool(self, face: Face) -> None:
+    def test_pool(self, runner: Runner) -> None:
         """`pool` is for a free connection; the error tells what takes them, and nothing was charged."""
 
         async def scenario(lexi: Any) -> None:
@@ -531,10 +531,10 @@ class TestClocks:
             assert "open streams" in str(info.value)
 
         with ScriptedServer(LexiScript(stream_fault=Cut(200, "stall"))) as server, no_leaks():
-            face.run(scenario, base_url=server.url, timeout=Timeout(pool=0.2), max_connections=1)
+            runner.run(scenario, base_url=server.url, timeout=Timeout(pool=0.2), max_connections=1)
 
     @pytest.mark.parametrize("ask", ["chat", "stream"])
-    def test_total_over_attempts(self, face: Face, ask: str) -> None:
+    def test_total_over_attempts(self, runner: Runner, ask: str) -> None:
         """`total` counts attempts and the sleeps between; where the next sleep would outlast it, nobody sleeps."""
 
         async def scenario(lexi: Any) -> None:
@@ -543,10 +543,10 @@ class TestClocks:
 
         clock = Turned(chance=1.0)
         with dead_port() as url, no_leaks(), must_not_hang():
-            TimedFace(face, clock).run(scenario, base_url=url, retries=9, timeout=Timeout(total=10))
+            TimedRunner(runner, clock).run(scenario, base_url=url, retries=9, timeout=Timeout(total=10))
         assert list(itertools.accumulate(clock.sleeps)) == [0.5, 1.5, 3.5, 7.5]
 
-    def test_no_total(self, face: Face) -> None:
+    def test_no_total(self, runner: Runner) -> None:
         """`total=None` sets none, for both kinds of calls."""
 
         async def scenario(lexi: Any) -> None:
@@ -554,16 +554,16 @@ class TestClocks:
             assert (await lexi.stream_chat("Hi").final_reply()).response == CAPTURE_TEXT
 
         with ScriptedServer(LexiScript(stream=CAPTURE)) as server, no_leaks():
-            face.run(scenario, base_url=server.url, timeout=Timeout(total=None))
+            runner.run(scenario, base_url=server.url, timeout=Timeout(total=None))
 
 
-def test_clocks_run_from_the_first_use(face: Face) -> None:
+def test_clocks_run_from_the_first_use(runner: Runner) -> None:
     """A stream that is made early and used late has all of its time."""
 
     async def scenario(lexi: Any) -> None:
         stream = lexi.stream_chat("Hi")
-        await face.sleep(1.1)
+        await runner.sleep(1.1)
         assert (await stream.final_reply()).response == CAPTURE_TEXT
 
     with ScriptedServer(LexiScript()) as server:
-        face.run(scenario, base_url=server.url, timeout=Timeout(total=1), retries=0)
+        runner.run(scenario, base_url=server.url, timeout=Timeout(total=1), retries=0)

@@ -95,12 +95,12 @@ print(*{*sys.modules} - before)
 """
 
 
-@pytest.mark.parametrize("face", ["async", "sync"])
-def test_a_first_call_loads_nothing(face: str) -> None:
+@pytest.mark.parametrize("runner", ["async", "sync"])
+def test_a_first_call_loads_nothing(runner: str) -> None:
     """What a call needs is loaded by the constructor: the first answer comes as fast as the others."""
     with Sandbox() as sandbox:
         url = sandbox.url.replace("127.0.0.1", "localhost")  # a host to look up
-        words = [sys.executable, "-c", FIRST_CALLS.replace("wbk_invented", sandbox.api_key), url, face]
+        words = [sys.executable, "-c", FIRST_CALLS.replace("wbk_invented", sandbox.api_key), url, runner]
         run = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
     assert (run.stdout.split(), run.stderr) == ([], "")
 
@@ -257,7 +257,7 @@ def sandbox(environ: MutableMapping[str, str]) -> Iterator[Sandbox]:
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_every_example_runs(name: str, sandbox: Sandbox) -> None:
-    """Who pastes an example sees it work, in both faces, with only `leadlex` and a client `lexi` at hand."""
+    """Who pastes an example sees it work, with both clients, with only `leadlex` and a client `lexi` at hand."""
     known = sandbox.add_conversation("Series B research for Acme Corp", "Who leads the round?", "Nobody yet.")
     code = compile(
         EXAMPLES[name].replace(THEIR_ID, known), f"<{name}>", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True

@@ -29,8 +29,8 @@ from leadlex._api_key import TELLING, ApiKey
 from leadlex._network.translation import MAX_ERROR
 from leadlex._portal.generator import PLAIN, RENAMED, SOURCES
 from tests.matrix.oracles import Log, chain_of
-from tests.support.faces import API_KEY, AsyncFace, Face
 from tests.support.lexi import Answer, Fault, LexiScript, Lost
+from tests.support.runners import API_KEY, AsyncRunner, Runner
 from tests.support.server import Connection, ScriptedServer
 
 MARK = "Privileged" + "Roe"  # not whole in any line of source that a tool may show
@@ -230,7 +230,7 @@ def spoiled(fault: Fault) -> LexiScript:
     return LexiScript(stream_fault=fault, chat_fault=fault, other_fault=fault, times=None)
 
 
-def ended(face: Face, asked: Asked, **options: Any) -> BaseException:
+def ended(runner: Runner, asked: Asked, **options: Any) -> BaseException:
     """Return what a call ended with."""
 
     async def main() -> BaseException:
@@ -241,8 +241,8 @@ def ended(face: Face, asked: Asked, **options: Any) -> BaseException:
                 return error
         raise AssertionError("it went well")
 
-    if face.name != "sync":
-        return face.drive(main)
+    if runner.name != "sync":
+        return runner.drive(main)
     with leadlex.LeadLex(**options) as lexi, pytest.raises(leadlex.LeadLexError) as caught:
         used_here(asked(lexi))
     return caught.value
@@ -250,11 +250,11 @@ def ended(face: Face, asked: Asked, **options: Any) -> BaseException:
 
 @pytest.mark.parametrize("ending", ENDINGS)
 @pytest.mark.parametrize(("kind", "name"), SENDING)
-def test_what_was_asked_is_in_no_local(face: Face, kind: str, name: str, ending: str) -> None:
+def test_what_was_asked_is_in_no_local(runner: Runner, kind: str, name: str, ending: str) -> None:
     """Of a call that fails, tools that collect locals and logs see nothing of what people wrote in it."""
     given: dict[str, Any] = {"api_key": API_KEY, "retries": 0, "timeout": SHORT if ending == "late" else 5}
     with ScriptedServer(spoiled(ENDINGS[ending])) as server, (log := Log()).collected():
-        error = ended(face, Asked(kind, name), base_url=server.url, **given)
+        error = ended(runner, Asked(kind, name), base_url=server.url, **given)
         [sent] = server.requests
     assert MARK in sent.target + sent.body.decode()
     check_tools(error)
@@ -266,9 +266,9 @@ def test_what_was_asked_is_in_no_local(face: Face, kind: str, name: str, ending:
     ("kind", "name", "bad"),
     [(kind, name, bad) for kind, name in METHODS for bad in written(getattr(leadlex, kind), name)],
 )
-def test_what_is_refused_is_in_no_local(face: Face, kind: str, name: str, bad: str) -> None:
+def test_what_is_refused_is_in_no_local(runner: Runner, kind: str, name: str, bad: str) -> None:
     """Of an argument that can't be used, tools that collect locals see nothing, nor of those beside it."""
-    error = ended(face, Asked(kind, name, bad), api_key=API_KEY, base_url="https://leadlex.invalid")
+    error = ended(runner, Asked(kind, name, bad), api_key=API_KEY, base_url="https://leadlex.invalid")
     assert isinstance(error, leadlex.ConfigurationError)
     check_tools(error)
 
@@ -320,7 +320,7 @@ def test_what_was_asked_is_in_no_local_of_other_transports(client: str, name: st
     given: dict[str, Any] = {"api_key": API_KEY, "retries": 0, "timeout": SHORT if ending == "late" else 5}
     with ScriptedServer(spoiled(ENDINGS[ending])) as server:
         options = {"base_url": server.url, "http_client": CLIENTS[client], **given}
-        check_tools(ended(AsyncFace("asyncio"), Asked("AsyncLeadLex", name), **options))
+        check_tools(ended(AsyncRunner("asyncio"), Asked("AsyncLeadLex", name), **options))
 
 
 #: With the own client everything, with others one call; aiohttp has no trio, and flushes what a cancelled call wrote.
@@ -388,14 +388,14 @@ def test_an_interrupt_carries_nothing(kind: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("given", [None, httpx.AsyncClient], ids=["own", "user's"])
-def test_httpx_logs_no_query(face: Face, given: Any) -> None:
+def test_httpx_logs_no_query(runner: Runner, given: Any) -> None:
     """The line of httpx on a request of ours is there, without what was searched for, which is sent all the same."""
 
     async def scenario(lexi: Any) -> None:
         await lexi.conversations(search=MARK, user_id="user-1").first_page()
 
     with ScriptedServer(LexiScript()) as server, (log := Log()).collected():
-        face.run(scenario, base_url=server.url, http_client=given)
+        runner.run(scenario, base_url=server.url, http_client=given)
     [line] = [line for line in log.lines if "HTTP Request" in line]
     assert "GET" in line
     assert f"{server.url}/v1/lexi/conversations" in line
@@ -470,7 +470,7 @@ def test_short_keys_and_other_texts() -> None:
         assert ApiKey(ODD_KEY).masked(text) is text
 
 
-def test_no_echo_of_the_key_gets_through(face: Face) -> None:
+def test_no_echo_of_the_key_gets_through(runner: Runner) -> None:
     """A page, a header, its name and a refusal that say the API key, escaped or cut, are handed on without it."""
     page = b"<p>Bearer ".ljust(MAX_ERROR - len(API_KEY) // 2, b"x") + API_KEY.encode() * 2
     escaped = "".join(f"\\u{ord(char):04x}" for char in API_KEY).encode()
@@ -484,7 +484,7 @@ def test_no_echo_of_the_key_gets_through(face: Face) -> None:
         Answer(200, page, named),
     ):
         with ScriptedServer(spoiled(answer)) as server:
-            error = ended(face, Asked("AsyncLeadLex", "chat"), api_key=API_KEY, base_url=server.url, retries=0)
+            error = ended(runner, Asked("AsyncLeadLex", "chat"), api_key=API_KEY, base_url=server.url, retries=0)
         assert isinstance(error, leadlex.APIStatusError | leadlex.APIResponseError)
         assert error.meta is not None
         told = [

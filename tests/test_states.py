@@ -18,9 +18,9 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 
 from leadlex import AsyncChatStream, AsyncLeadLex, LeadLexError, RetryPolicy, TextDelta
 from tests.support.captures import CAPTURE, CAPTURE_TEXT
-from tests.support.faces import API_KEY
 from tests.support.lexi import Cut, LexiScript, Plain
 from tests.support.resources import no_leaks
+from tests.support.runners import API_KEY
 from tests.support.server import Connection, ScriptedServer
 from tests.support.times import Turned
 

@@ -21,9 +21,9 @@ from leadlex import (
     ToolStep,
 )
 from tests.support.captures import CAPTURE, CAPTURE_TEXT, encode_stream, text_events
-from tests.support.faces import AsyncFace, Face
 from tests.support.lexi import ByMessage, Cut, Ending, Framing, LexiScript, Lost
 from tests.support.resources import must_not_hang, no_leaks
+from tests.support.runners import AsyncRunner, Runner
 from tests.support.server import Connection, ScriptedServer
 
 SIX: list[Any] = [
@@ -59,7 +59,7 @@ class TestWhole:
     """A stream that is read to its end."""
 
     @pytest.mark.parametrize("framing", ["chunked", "close", "length"])
-    def test_byte_by_byte(self, face: Face, framing: Framing) -> None:
+    def test_byte_by_byte(self, runner: Runner, framing: Framing) -> None:
         """The contract's capture gives the same six events, however its bytes arrive."""
 
         async def scenario(lexi: Any) -> None:
@@ -69,9 +69,9 @@ class TestWhole:
             assert lexi.credits_remaining == 4840
 
         with ScriptedServer(LexiScript(sizes=(1,), framing=framing)) as server, no_leaks():
-            face.run(scenario, base_url=server.url)
+            runner.run(scenario, base_url=server.url)
 
-    def test_one_connection(self, face: Face) -> None:
+    def test_one_connection(self, runner: Runner) -> None:
         """Twenty streams one after the other use one connection."""
 
         async def scenario(lexi: Any) -> None:
@@ -79,10 +79,10 @@ class TestWhole:
                 assert await read(lexi.stream_chat("Hi")) == SIX
 
         with ScriptedServer(LexiScript()) as server, no_leaks():
-            face.run(scenario, base_url=server.url)
+            runner.run(scenario, base_url=server.url)
             assert server.connections == 1
 
-    def test_reply(self, face: Face) -> None:
+    def test_reply(self, runner: Runner) -> None:
         """The final reply has all that the events said; a stream can't tell of tasks."""
 
         async def scenario(lexi: Any) -> None:
@@ -102,9 +102,9 @@ class TestWhole:
             assert (reply.task_id, reply.requires_approval) == (None, None)
 
         with ScriptedServer(LexiScript()) as server, no_leaks():
-            face.run(scenario, base_url=server.url)
+            runner.run(scenario, base_url=server.url)
 
-    def test_text_stream(self, face: Face) -> None:
+    def test_text_stream(self, runner: Runner) -> None:
         """The text alone comes piece by piece, and the rest is still known afterwards."""
 
         async def scenario(lexi: Any) -> None:
@@ -117,9 +117,9 @@ class TestWhole:
             assert [text async for text in lexi.stream_chat("Hi").text_stream] == [SIX[3].delta, SIX[4].delta]
 
         with ScriptedServer(LexiScript()) as server, no_leaks():
-            face.run(scenario, base_url=server.url)
+            runner.run(scenario, base_url=server.url)
 
-    def test_reply_so_far(self, face: Face) -> None:
+    def test_reply_so_far(self, runner: Runner) -> None:
         """While it is read, a stream shows the reply as far as it has come."""
 
         async def scenario(lexi: Any) -> None:
@@ -143,9 +143,9 @@ class TestWhole:
             plain.end(connection)
 
         with ScriptedServer(script) as server, no_leaks():
-            face.run(scenario, base_url=server.url)
+            runner.run(scenario, base_url=server.url)
 
-    def test_again(self, face: Face) -> None:
+    def test_again(self, runner: Runner) -> None:
         """A stream that was read to its end has nothing more to give, and keeps its reply."""
 
         async def scenario(lexi: Any) -> None:
@@ -157,14 +157,14 @@ class TestWhole:
             assert stream.reply.response == CAPTURE_TEXT
 
         with ScriptedServer(LexiScript()) as server, no_leaks():
-            face.run(scenario, base_url=server.url)
+            runner.run(scenario, base_url=server.url)
             assert len(server.requests) == 1
 
 
 class TestCut:
     """A stream that breaks, when it is not continued."""
 
-    def _cut_everywhere(self, face: Face, places: range, how: Ending) -> None:
+    def _cut_everywhere(self, runner: Runner, places: range, how: Ending) -> None:
         async def scenario(lexi: Any) -> None:
             for place in places:
                 await self._cut_once(lexi, place, exact=how != "rst")
@@ -172,7 +172,7 @@ class TestCut:
         script = ByMessage(lambda message: LexiScript(stream_fault=Cut(int(message), how)))
         options = {"retries": 0, "resume": False, "timeout": SHORT}
         with ScriptedServer(script) as server, no_leaks(), must_not_hang(60):
-            face.run(scenario, base_url=server.url, **options)
+            runner.run(scenario, base_url=server.url, **options)
             assert len(server.requests) == len(places)
 
     async def _cut_once(self, lexi: Any, place: int, *, exact: bool) -> None:
@@ -191,20 +191,20 @@ class TestCut:
         assert CAPTURE_TEXT.startswith(stream.reply.response)
         assert stream.reply.message_id is None
 
-    def test_every_byte(self, face: Face) -> None:
+    def test_every_byte(self, runner: Runner) -> None:
         """Cut after each of its bytes in turn, a stream is never whole before `done` is; the partial is a prefix."""
-        self._cut_everywhere(face, range(len(CAPTURE) + 1), "fin")
+        self._cut_everywhere(runner, range(len(CAPTURE) + 1), "fin")
 
     @pytest.mark.parametrize("how", ["rst", "stall"])
-    def test_other_ways(self, face: Face, how: Ending) -> None:
+    def test_other_ways(self, runner: Runner, how: Ending) -> None:
         """A reset and a silence are no other than an end."""
-        self._cut_everywhere(face, range(0, len(CAPTURE), 101), how)
+        self._cut_everywhere(runner, range(0, len(CAPTURE), 101), how)
 
-    def test_proper_end(self, face: Face) -> None:
+    def test_proper_end(self, runner: Runner) -> None:
         """A body that ends as it should, but says neither `done` nor `[DONE]`, is no whole answer."""
-        self._cut_everywhere(face, range(3, len(CAPTURE), 53), "end")
+        self._cut_everywhere(runner, range(3, len(CAPTURE), 53), "end")
 
-    def test_failed_stays_failed(self, face: Face) -> None:
+    def test_failed_stays_failed(self, runner: Runner) -> None:
         """A stream that failed says so as often as it is asked, and never ends as if it were whole."""
 
         async def scenario(lexi: Any) -> None:
@@ -221,7 +221,7 @@ class TestCut:
                 [text async for text in stream.text_stream]
 
         with ScriptedServer(LexiScript(stream_fault=Cut(300))) as server, no_leaks():
-            face.run(scenario, base_url=server.url, retries=0, resume=False)
+            runner.run(scenario, base_url=server.url, retries=0, resume=False)
             assert len(server.requests) == 1
 
 
@@ -233,7 +233,7 @@ LONG = encode_stream(
 class TestBounds:
     """What a server is not believed."""
 
-    def test_text(self, face: Face, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_text(self, runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
         """A reply longer than any is refused, with what came of it."""
         monkeypatch.setattr("leadlex._stream.MAX_TEXT", 1 << 12)
 
@@ -245,14 +245,14 @@ class TestBounds:
             assert (1 << 12) < len(info.value.partial.response) <= (1 << 12) + 5
 
         with ScriptedServer(LexiScript(stream=LONG)) as server, no_leaks():
-            face.run(scenario, base_url=server.url)
+            runner.run(scenario, base_url=server.url)
             assert len(server.requests) == 1
 
 
 class TestLeft:
     """A stream that is not read to its end."""
 
-    def test_never_used(self, face: Face) -> None:
+    def test_never_used(self, runner: Runner) -> None:
         """A stream that nobody uses sends nothing and costs nothing."""
 
         async def scenario(lexi: Any) -> None:
@@ -264,11 +264,11 @@ class TestLeft:
             await lexi.stream_chat("Hi").aclose()
 
         with ScriptedServer(LexiScript()) as server, no_leaks():
-            face.run(scenario, base_url=server.url)
+            runner.run(scenario, base_url=server.url)
             gc.collect()
             assert server.connections == 0
 
-    def test_closed_unused(self, face: Face) -> None:
+    def test_closed_unused(self, runner: Runner) -> None:
         """A stream closed before its first use is no whole answer."""
 
         async def scenario(lexi: Any) -> None:
@@ -279,9 +279,9 @@ class TestLeft:
             assert (info.value.charged, info.value.partial) == ("no", None)
 
         with ScriptedServer(LexiScript()) as server, no_leaks():
-            face.run(scenario, base_url=server.url)
+            runner.run(scenario, base_url=server.url)
 
-    def test_entered(self, face: Face) -> None:
+    def test_entered(self, runner: Runner) -> None:
         """Left early, a stream that was entered closes its connection, and is no whole answer afterwards."""
 
         async def scenario(lexi: Any) -> None:
@@ -298,9 +298,9 @@ class TestLeft:
                 await read(stream)
 
         with ScriptedServer(LexiScript(stream=LONG, stream_fault=Cut(5000, "stall"))) as server, no_leaks():
-            face.run(scenario, base_url=server.url)
+            runner.run(scenario, base_url=server.url)
 
-    def test_error_inside(self, face: Face) -> None:
+    def test_error_inside(self, runner: Runner) -> None:
         """An exception of the user's own closes the stream and comes out unchanged."""
 
         async def scenario(lexi: Any) -> None:
@@ -314,9 +314,9 @@ class TestLeft:
             assert server.wait_for_disconnect()
 
         with ScriptedServer(LexiScript(stream_fault=Cut(300, "stall"))) as server, no_leaks():
-            face.run(scenario, base_url=server.url)
+            runner.run(scenario, base_url=server.url)
 
-    def test_dropped(self, face: Face) -> None:
+    def test_dropped(self, runner: Runner) -> None:
         """Left early and dropped, a stream warns and frees its connection by itself."""
 
         async def scenario(lexi: Any) -> None:
@@ -330,15 +330,15 @@ class TestLeft:
                 told.extend(str(each.message) for each in caught)
                 caught.clear()  # a warning holds its source, and the test is about its going
                 gc.collect()
-            await face.until(lambda: server.disconnects)
+            await runner.until(lambda: server.disconnects)
             assert await read(lexi.stream_chat("Hi")) == SIX
 
         told = list[str]()
         with ScriptedServer(LexiScript(stream_fault=Cut(300, "stall"))) as server, no_leaks():
-            face.run(scenario, base_url=server.url)
+            runner.run(scenario, base_url=server.url)
         assert any("left before its end and never closed" in each for each in told)
 
-    def test_no_warning_at_the_end(self, face: Face) -> None:
+    def test_no_warning_at_the_end(self, runner: Runner) -> None:
         """A stream that ended, failed or was closed is dropped in silence."""
 
         async def scenario(lexi: Any) -> None:
@@ -353,7 +353,7 @@ class TestLeft:
 
         with warnings.catch_warnings(record=True) as caught:
             with ScriptedServer(LexiScript(stream_fault=(Cut(600, "end"), Cut(200)))) as server, no_leaks():
-                face.run(scenario, base_url=server.url, resume=False)
+                runner.run(scenario, base_url=server.url, resume=False)
             gc.collect()
         assert [str(each.message) for each in caught] == []
 
@@ -361,7 +361,7 @@ class TestLeft:
 class TestTwoReaders:
     """One stream, two readers."""
 
-    def test_busy(self, face: Face) -> None:
+    def test_busy(self, runner: Runner) -> None:
         """The second reader is refused, whatever it asks for, and the first one loses nothing."""
 
         async def scenario(lexi: Any) -> None:
@@ -371,7 +371,7 @@ class TestTwoReaders:
                 return await read(stream)
 
             async def second() -> list[str]:
-                await face.until(lambda: server.requests)
+                await runner.until(lambda: server.requests)
                 charged = list[str]()
                 for ask in (read, _final, _texts):
                     with pytest.raises(StreamBusyError) as info:
@@ -380,13 +380,13 @@ class TestTwoReaders:
                 server.release()
                 return charged
 
-            assert await face.together(first, second) == [SIX, ["no", "no", "no"]]
+            assert await runner.together(first, second) == [SIX, ["no", "no", "no"]]
 
         with ScriptedServer(_held) as server, no_leaks(), must_not_hang():
-            face.run(scenario, base_url=server.url)
+            runner.run(scenario, base_url=server.url)
 
     @pytest.mark.parametrize("head", [True, False])
-    def test_closed_by_another(self, face: Face, *, head: bool) -> None:
+    def test_closed_by_another(self, runner: Runner, *, head: bool) -> None:
         """Closed while another task or thread waits for its next event, a stream ends there as an error, at once."""
 
         async def scenario(lexi: Any) -> None:
@@ -396,10 +396,10 @@ class TestTwoReaders:
                 return await read(stream)
 
             async def closer() -> None:
-                await face.until(lambda: server.stalls)
+                await runner.until(lambda: server.stalls)
                 await stream.aclose()
 
-            error, _ = await face.together(reader, closer)
+            error, _ = await runner.together(reader, closer)
             assert isinstance(error, StreamInterruptedError)
             assert error.charged == "unknown"
             assert server.wait_for_disconnect()
@@ -407,10 +407,10 @@ class TestTwoReaders:
 
         script = LexiScript(stream_fault=Cut(0, "stall") if head else Lost("stall"))
         with ScriptedServer(script) as server, no_leaks(), must_not_hang():
-            face.run(scenario, base_url=server.url)
+            runner.run(scenario, base_url=server.url)
 
-    @pytest.mark.parametrize("face", [AsyncFace("asyncio"), AsyncFace("trio")], ids=["asyncio", "trio"])
-    def test_closed_as_its_head_is_read(self, face: AsyncFace) -> None:
+    @pytest.mark.parametrize("runner", [AsyncRunner("asyncio"), AsyncRunner("trio")], ids=["asyncio", "trio"])
+    def test_closed_as_its_head_is_read(self, runner: AsyncRunner) -> None:
         """Closed between its head and its first event, where nothing is waited for, a stream ends there too."""
         streams = list[Any]()
 
@@ -428,7 +428,7 @@ class TestTwoReaders:
 
         script = LexiScript(stream_fault=Cut(0, "stall"))
         with ScriptedServer(script) as server, no_leaks(), must_not_hang(10):
-            face.run(scenario, base_url=server.url, http_client=client)
+            runner.run(scenario, base_url=server.url, http_client=client)
 
 
 async def _final(stream: Any) -> object:

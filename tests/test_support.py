@@ -18,13 +18,13 @@ import anyio.lowlevel
 import httpx
 import pytest
 
-from tests.support import captures, faces, resources, tls
+from tests.support import captures, resources, runners, tls
 from tests.support.answers import answer, chunk, error_answer, head, json_answer, last_chunk, sse_head
 from tests.support.captures import CAPTURE, CAPTURE_TEXT, LONG, LONG_TEXT, cut, cuts, text_of
-from tests.support.faces import AsyncFace, Face, SyncFace
 from tests.support.journal import Request
 from tests.support.lexi import BODIES, Answer, Cut, Ending, Framing, LexiScript, Lost, Plain, Raw, Slow
 from tests.support.process import ServerProcess
+from tests.support.runners import AsyncRunner, Runner, SyncRunner
 from tests.support.server import (
     Connection,
     Script,
@@ -36,7 +36,7 @@ from tests.support.server import (
 )
 from tests.support.sse_cases import CASES, ENDING_CASES, Case
 
-face = faces.face
+runner = runners.runner
 leaves_nothing = resources.leaves_nothing
 
 BOTH = pytest.mark.parametrize("make", [ScriptedServer, ServerProcess])
@@ -1046,31 +1046,31 @@ class FakeAsyncClient:
         await self.aclose()
 
 
-FAKES: list[Face] = [
-    AsyncFace("asyncio", FakeAsyncClient),
-    AsyncFace("trio", FakeAsyncClient),
-    SyncFace(FakeClient),
+FAKES: list[Runner] = [
+    AsyncRunner("asyncio", FakeAsyncClient),
+    AsyncRunner("trio", FakeAsyncClient),
+    SyncRunner(FakeClient),
 ]
 
 
 @pytest.mark.parametrize("fake", FAKES, ids=lambda fake: fake.name)
-class TestFaces:
-    """A scenario is written once and runs on each face."""
+class TestRunners:
+    """A scenario is written once and runs on each runner."""
 
-    def test_call(self, fake: Face) -> None:
+    def test_call(self, fake: Runner) -> None:
         """A call is awaited, its errors come out where it is awaited, and the client is closed."""
 
         async def scenario(lexi: Any) -> str:
             with pytest.raises(ValueError, match="no message"):
                 await lexi.chat("")
-            assert lexi.api_key == faces.API_KEY
+            assert lexi.api_key == runners.API_KEY
             return str(await lexi.chat("Hi"))
 
         log: list[str] = []
         assert fake.run(scenario, log=log) == "re: Hi"
         assert log == ["client closed"]
 
-    def test_stream(self, fake: Face) -> None:
+    def test_stream(self, fake: Runner) -> None:
         """A stream is iterated, entered, read by deltas, to its end, or by single steps."""
 
         async def scenario(lexi: Any) -> None:
@@ -1091,7 +1091,7 @@ class TestFaces:
         fake.run(scenario, log=log)
         assert log == ["stream closed", "stream closed", "client closed"]
 
-    def test_pager(self, fake: Face) -> None:
+    def test_pager(self, fake: Runner) -> None:
         """A pager gives items, pages and its first page, and starts again."""
 
         async def scenario(lexi: Any) -> None:
@@ -1103,7 +1103,7 @@ class TestFaces:
 
         fake.run(scenario, log=[])
 
-    def test_copy(self, fake: Face) -> None:
+    def test_copy(self, fake: Runner) -> None:
         """What a plain method gives is used without awaiting it."""
 
         async def scenario(lexi: Any) -> None:
@@ -1113,7 +1113,7 @@ class TestFaces:
 
         fake.run(scenario, log=[])
 
-    def test_together(self, fake: Face) -> None:
+    def test_together(self, fake: Runner) -> None:
         """Several calls run side by side; each gives what it returned or raised."""
 
         async def scenario(lexi: Any) -> None:
@@ -1134,8 +1134,8 @@ class TestFaces:
 
         fake.run(scenario, log=[])
 
-    def test_sleep(self, fake: Face) -> None:
-        """A scenario sleeps by its face."""
+    def test_sleep(self, fake: Runner) -> None:
+        """A scenario sleeps by its runner."""
 
         async def main() -> float:
             before = time.monotonic()
@@ -1144,8 +1144,8 @@ class TestFaces:
 
         assert fake.drive(main) >= 0.02
 
-    def test_resources(self, fake: Face) -> None:
-        """A scenario checks oracle O4 in the same way on each face."""
+    def test_resources(self, fake: Runner) -> None:
+        """A scenario checks oracle O4 in the same way on each runner."""
 
         async def main() -> None:
             async with resources.no_leaks():
@@ -1155,14 +1155,14 @@ class TestFaces:
         fake.drive(main)
 
 
-def test_foreign_await_on_the_sync_face() -> None:
-    """A scenario that waits for something else is refused on the sync face, and says why."""
+def test_foreign_await_on_the_sync_runner() -> None:
+    """A scenario that waits for something else is refused with the sync client, and says why."""
 
     async def main() -> None:
         await Pause()
 
-    with pytest.raises(RuntimeError, match="neither the client nor the face"):
-        SyncFace(FakeClient).drive(main)
+    with pytest.raises(RuntimeError, match="neither the client nor the runner"):
+        SyncRunner(FakeClient).drive(main)
 
 
 class Pause:
@@ -1172,16 +1172,16 @@ class Pause:
         yield
 
 
-def test_face_fixture(face: Face) -> None:
-    """The fixture gives the three faces, which drive coroutines without any client."""
+def test_runner_fixture(runner: Runner) -> None:
+    """The fixture gives the three runners, which drive coroutines without any client."""
 
     async def main() -> str:
-        return face.name
+        return runner.name
 
-    assert face.drive(main) in ("asyncio", "trio", "sync")
+    assert runner.drive(main) in ("asyncio", "trio", "sync")
 
 
-@faces.every_face
-def test_every_face(face: Face) -> None:
+@runners.every_runner
+def test_every_runner(runner: Runner) -> None:
     """The parametrization gives them too."""
-    assert face in faces.FACES
+    assert runner in runners.RUNNERS

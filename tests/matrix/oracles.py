@@ -1,11 +1,11 @@
 """The nine oracles of the fault matrix: what holds in every row, whatever goes wrong.
 
     server = ScriptedServer(spoiled("chat", Lost(), times=1))
-    seen = observe(face, "chat", server)
+    seen = observe(runner, "chat", server)
     seen.expect(APIConnectionError, charged="unknown", attempts=1)
 
 `observe` makes one logical call and checks O1 to O8 around it. O9 (sync and async agree, asyncio and trio agree) is
-what `expect` proves when a test runs with each `face`: all are held to the same class, partial and `charged`.
+what `expect` proves when a test runs with each `runner`: all are held to the same class, partial and `charged`.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from typing import Any, Final, Literal
 
 from leadlex import LeadLexError, RetryPolicy, StreamInterruptedError, TextDelta, Timeout
 from tests.support.captures import CAPTURE_TEXT
-from tests.support.faces import API_KEY, Face
 from tests.support.journal import Watched
 from tests.support.lexi import Fault, LexiScript
 from tests.support.resources import must_not_hang, no_leaks
+from tests.support.runners import API_KEY, Runner
 from tests.support.server import Connection, Script
 from tests.support.tls import identity
 
@@ -168,7 +168,7 @@ class Seen:
 
 
 def observe(  # noqa: PLR0913  # a row differs in any of these
-    face: Face,
+    runner: Runner,
     call: Call,
     server: Watched | None = None,
     *,
@@ -183,7 +183,7 @@ def observe(  # noqa: PLR0913  # a row differs in any of these
     """Make one call, then a second one that must go well, and check oracles O1 to O8.
 
     Args:
-        face: How leadlex is used.
+        runner: How leadlex is used.
         call: Which kind of call.
         server: Whose ledger tells what was charged, and where the client calls unless `base_url` is given.
         truth: The text that a stream should say.
@@ -210,7 +210,7 @@ def observe(  # noqa: PLR0913  # a row differs in any of these
                 assert await lexi.tasks(), "O7: another call's answer"
 
     with no_leaks(), must_not_hang(deadline + 4), log.collected():  # O4, and the rest of O2
-        face.run(scenario, **options)
+        runner.run(scenario, **options)
         gc.collect(1)  # what the call made; all of it would take as long as the call
     seen.attempts = log.attempts(call)
     _check_end(seen, deadline, log.lines)

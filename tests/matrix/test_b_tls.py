@@ -20,8 +20,8 @@ from leadlex import (
 from tests.matrix.oracles import CALLS, CHARGED, REPEATED, Call, observe, over_tls, spoiled
 from tests.matrix.test_a_connect import trusted as trusted  # noqa: PLC0414  # a fixture
 from tests.support.captures import CAPTURE
-from tests.support.faces import Face
 from tests.support.lexi import Cut, LexiScript, Plain, Raw
+from tests.support.runners import Runner
 from tests.support.server import Connection, Script, ScriptedServer, per_connection
 from tests.support.tls import Kind, identity
 
@@ -49,10 +49,10 @@ def shake_hands(kind: Kind) -> Script:
         pytest.param("old_tls", "PROTOCOL_VERSION|UNSUPPORTED_PROTOCOL", marks=pytest.mark.row("B04")),
     ],
 )
-def test_refused_certificate(face: Face, call: Call, kind: Kind, reason: str) -> None:
+def test_refused_certificate(runner: Runner, call: Call, kind: Kind, reason: str) -> None:
     """A server that can't prove who it is gets no request; the error says why, and nothing is tried again."""
     with ScriptedServer(per_connection(shake_hands(kind), over_tls(LexiScript()))) as server:
-        seen = observe(face, call, server, base_url=https(server))
+        seen = observe(runner, call, server, base_url=https(server))
         seen.expect(APIConnectionError, charged="no", attempts=1, says=rf"\(TLS\).*({reason})")
 
 
@@ -69,10 +69,10 @@ def _receive_hello(connection: Connection) -> None:
 
 @every_call
 @pytest.mark.row("B05")
-def test_tls_to_a_plain_port(face: Face, call: Call) -> None:
+def test_tls_to_a_plain_port(runner: Runner, call: Call) -> None:
     """A port that speaks no TLS is told as such, and nothing is tried again."""
     with ScriptedServer(per_connection(refuse_tls, over_tls(LexiScript()))) as server:
-        seen = observe(face, call, server, base_url=https(server))
+        seen = observe(runner, call, server, base_url=https(server))
         seen.expect(
             APIConnectionError, charged="no", attempts=1, says="does not speak TLS.* Check the port in base_url"
         )
@@ -80,29 +80,29 @@ def test_tls_to_a_plain_port(face: Face, call: Call) -> None:
 
 @every_call
 @pytest.mark.row("B05")
-def test_plain_to_a_tls_port(face: Face, call: Call) -> None:
+def test_plain_to_a_tls_port(runner: Runner, call: Call) -> None:
     """A TLS server's alert is no HTTP: only a GET is asked once more."""
     attempts = 2 if call == "get" else 1
     alert = b"\x15\x03\x01\x00\x02\x02\x46"  # RFC 8446, 6: fatal, protocol_version
     with ScriptedServer(spoiled(call, Raw(alert), times=attempts)) as server:
-        seen = observe(face, call, server)
+        seen = observe(runner, call, server)
         seen.expect(APIResponseError, charged=CHARGED[call], attempts=attempts)
 
 
 @every_call
 @pytest.mark.row("B06")
-def test_handshake_stalls(face: Face, call: Call) -> None:
+def test_handshake_stalls(runner: Runner, call: Call) -> None:
     """A handshake that is never answered ends in the connect timeout, and nothing is charged."""
     script = per_connection(*[Connection.stall] * 3, over_tls(LexiScript()))
     with ScriptedServer(script) as server:
-        seen = observe(face, call, server, base_url=https(server), timeout=Timeout(connect=0.3), deadline=1.0)
+        seen = observe(runner, call, server, base_url=https(server), timeout=Timeout(connect=0.3), deadline=1.0)
         seen.expect(APITimeoutError, charged="no", attempts=3, clock="connect")
 
 
 @every_call
 @pytest.mark.parametrize("end", [Connection.fin, Connection.rst], ids=["fin", "rst"])
 @pytest.mark.row("B07")
-def test_handshake_cut(face: Face, call: Call, end: Callable[[Connection], None]) -> None:
+def test_handshake_cut(runner: Runner, call: Call, end: Callable[[Connection], None]) -> None:
     """A handshake that is cut is tried again, by any call, since no request was sent."""
 
     def cut(connection: Connection) -> None:
@@ -110,10 +110,10 @@ def test_handshake_cut(face: Face, call: Call, end: Callable[[Connection], None]
         end(connection)
 
     with ScriptedServer(per_connection(cut, cut, cut, over_tls(LexiScript()))) as server:
-        seen = observe(face, call, server, base_url=https(server))
+        seen = observe(runner, call, server, base_url=https(server))
         seen.expect(APIConnectionError, charged="no", attempts=3, says="could not be reached")
     with ScriptedServer(per_connection(cut, cut, over_tls(LexiScript()))) as server:
-        observe(face, call, server, base_url=https(server)).expect(None, attempts=3)
+        observe(runner, call, server, base_url=https(server)).expect(None, attempts=3)
 
 
 def forge(connection: Connection, plain: Plain) -> None:
@@ -127,50 +127,50 @@ def forge(connection: Connection, plain: Plain) -> None:
 
 @every_call
 @pytest.mark.row("B08")
-def test_forged_record(face: Face, call: Call) -> None:
+def test_forged_record(runner: Runner, call: Call) -> None:
     """A forged record breaks the answer off there; a stream is continued, a chat is not sent again."""
     attempts = REPEATED[call]
     kind = StreamInterruptedError if call == "stream" else APIConnectionError
     with ScriptedServer(over_tls(spoiled(call, forge, times=attempts))) as server:
-        seen = observe(face, call, server, base_url=https(server))
+        seen = observe(runner, call, server, base_url=https(server))
         seen.expect(kind, charged=CHARGED[call], attempts=attempts)
         assert call != "stream" or seen.text
     with ScriptedServer(over_tls(spoiled("stream", forge))) as server:
-        seen = observe(face, "stream", server, base_url=https(server))
+        seen = observe(runner, "stream", server, base_url=https(server))
         seen.expect(None, attempts=2)
         assert seen.resumes == 1
 
 
 @pytest.mark.parametrize("after", [0, 1, 240, 400, len(CAPTURE) - 90])
 @pytest.mark.row("B09")
-def test_truncated_stream(face: Face, after: int) -> None:
+def test_truncated_stream(runner: Runner, after: int) -> None:
     """A stream that a FIN ends, without close_notify and without `done`, is never taken for whole."""
     fault = Cut(after, how="fin")
     with ScriptedServer(over_tls(spoiled("stream", fault, times=3, framing="close"))) as server:
-        seen = observe(face, "stream", server, base_url=https(server))
+        seen = observe(runner, "stream", server, base_url=https(server))
         seen.expect(StreamInterruptedError, charged="unknown", attempts=3)
     with ScriptedServer(over_tls(spoiled("stream", fault, framing="close"))) as server:
-        observe(face, "stream", server, base_url=https(server)).expect(None, attempts=2)
+        observe(runner, "stream", server, base_url=https(server)).expect(None, attempts=2)
 
 
 @pytest.mark.parametrize("call", ["get", "chat"])
 @pytest.mark.row("B09")
-def test_truncated_json(face: Face, call: Call) -> None:
+def test_truncated_json(runner: Runner, call: Call) -> None:
     """Half of a JSON answer that a FIN ends, without a length and without close_notify, is never taken for whole."""
     attempts = 2 if call == "get" else 1
     half = b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n{"data": {"response": "Yes'
     with ScriptedServer(over_tls(spoiled(call, Raw(half), times=attempts))) as server:
-        seen = observe(face, call, server, base_url=https(server))
+        seen = observe(runner, call, server, base_url=https(server))
         seen.expect(APIResponseError, charged=CHARGED[call], attempts=attempts)
 
 
 @pytest.mark.row("B10")
-def test_no_way_to_switch_verification_off(face: Face, environ: MutableMapping[str, str]) -> None:
+def test_no_way_to_switch_verification_off(runner: Runner, environ: MutableMapping[str, str]) -> None:
     """No option and no variable lets an unknown server in; only the user's own `http_client` can."""
     for kind in (AsyncLeadLex, LeadLex):
         assert not {"verify", "ssl", "ssl_context", "insecure", "cert"} & {*inspect.signature(kind).parameters}
     for name in ("PYTHONHTTPSVERIFY", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "SSL_VERIFY"):
         environ[name] = "0"
     with ScriptedServer(LexiScript(), tls=identity("unknown_ca")) as server:
-        observe(face, "chat", server, healed=None).expect(APIConnectionError, charged="no")
-        observe(face, "chat", server, http_client=lambda: httpx.AsyncClient(verify=False)).expect(None)  # noqa: S501
+        observe(runner, "chat", server, healed=None).expect(APIConnectionError, charged="no")
+        observe(runner, "chat", server, http_client=lambda: httpx.AsyncClient(verify=False)).expect(None)  # noqa: S501

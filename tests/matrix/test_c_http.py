@@ -29,9 +29,9 @@ from leadlex import (
 from tests.matrix.oracles import CALLS, CHARGED, REPEATED, Call, Seen, observe, over_tls, spoiled
 from tests.support.answers import chunk, error_answer, json_answer, last_chunk
 from tests.support.captures import CAPTURE, CAPTURE_EVENTS, encode_event
-from tests.support.faces import AsyncFace, Face
 from tests.support.lexi import BODIES, CHAT, Cut, Ending, Fault, LexiScript, Lost, Plain, Raw
 from tests.support.resources import no_leaks
+from tests.support.runners import AsyncRunner, Runner
 from tests.support.server import Connection, ScriptedServer, per_connection
 from tests.support.tls import authority_pem
 
@@ -41,7 +41,7 @@ json_call = pytest.mark.parametrize("call", ["get", "chat"])
 #: What is whole and can't be used: a GET is asked once more.
 UNUSABLE: Final[dict[Call, int]] = {"get": 2, "chat": 1, "stream": 1}
 #: For rows about the wire's framing alone.
-ONE_FACE: Final = AsyncFace("asyncio")
+ONE_RUNNER: Final = AsyncRunner("asyncio")
 
 KINDS: Final[dict[Call, str]] = {"get": "application/json", "chat": "application/json", "stream": "text/event-stream"}
 BODY: Final[dict[Call, bytes]] = {
@@ -68,16 +68,16 @@ def length(body: bytes) -> bytes:
     return b"Content-Length: %d" % len(body)
 
 
-def meet(face: Face, call: Call, fault: Fault, attempts: int, **options: Any) -> Seen:
+def meet(runner: Runner, call: Call, fault: Fault, attempts: int, **options: Any) -> Seen:
     """Meet a fault in so many attempts, and a healthy Lexi afterwards."""
     with ScriptedServer(spoiled(call, fault, times=attempts)) as server:
-        return observe(face, call, server, **options)
+        return observe(runner, call, server, **options)
 
 
-def expect_unusable(face: Face, call: Call, fault: Fault, **options: Any) -> Seen:
+def expect_unusable(runner: Runner, call: Call, fault: Fault, **options: Any) -> Seen:
     """Expect an answer that can't be used: repeated for a GET alone, once, and nothing handed out."""
     says = options.pop("says", None)
-    seen = meet(face, call, fault, UNUSABLE[call], **options)
+    seen = meet(runner, call, fault, UNUSABLE[call], **options)
     seen.expect(APIResponseError, charged=CHARGED[call], attempts=UNUSABLE[call], says=says)
     assert seen.events == []
     return seen
@@ -109,9 +109,9 @@ class Say:
         pytest.param("rst", 40, marks=pytest.mark.row("C02")),
     ],
 )
-def test_cut_head(face: Face, call: Call, how: Ending, after: int) -> None:
+def test_cut_head(runner: Runner, call: Call, how: Ending, after: int) -> None:
     """An answer that ends before its head is whole is lost: only what is safe is tried again."""
-    seen = meet(face, call, Lost(how, after), REPEATED[call])
+    seen = meet(runner, call, Lost(how, after), REPEATED[call])
     seen.expect(APIConnectionError, charged=CHARGED[call], attempts=REPEATED[call])
 
 
@@ -125,9 +125,9 @@ PAGE: Final = b"<html>\x1b[31m<h1>Captive portal</h1>" + b"." * 400 + b"END"
     ids=["HTTP/0.9", "HTML"],
 )
 @pytest.mark.row("C03")
-def test_page_in_place_of_an_answer(face: Face, call: Call, data: bytes) -> None:
+def test_page_in_place_of_an_answer(runner: Runner, call: Call, data: bytes) -> None:
     """A page that is no answer of the API is shown by its first words, cleaned."""
-    seen = expect_unusable(face, call, Raw(data), says="Captive portal")
+    seen = expect_unusable(runner, call, Raw(data), says="Captive portal")
     assert "\x1b" not in str(seen.error)
     assert "END" not in str(seen.error)
 
@@ -135,9 +135,9 @@ def test_page_in_place_of_an_answer(face: Face, call: Call, data: bytes) -> None
 @every_call
 @pytest.mark.parametrize("data", [b"\x16\x03\x01\x02\x00\x01", b"\x00" * 64, b"SSH-2.0-OpenSSH_9.2\r\n\r\n"])
 @pytest.mark.row("C04")
-def test_garbage(face: Face, call: Call, data: bytes) -> None:
+def test_garbage(runner: Runner, call: Call, data: bytes) -> None:
     """Bytes that are no HTTP are an answer that can't be used."""
-    expect_unusable(face, call, Raw(data + b"\r\n\r\n"))
+    expect_unusable(runner, call, Raw(data + b"\r\n\r\n"))
 
 
 # Bodies ------------------------------------------------------------------------------------------------------------
@@ -153,7 +153,7 @@ def test_garbage(face: Face, call: Call, data: bytes) -> None:
         pytest.param(b"5\r\nhelloXX5\r\nhello\r\n", marks=pytest.mark.row("C06")),
     ],
 )
-def test_bad_chunk(face: Face, call: Call, bad: bytes) -> None:
+def test_bad_chunk(runner: Runner, call: Call, bad: bytes) -> None:
     """A body whose chunks are broken broke off there: a stream is continued, a GET repeated, a chat left."""
 
     def fault(connection: Connection, _: Plain) -> None:
@@ -162,7 +162,7 @@ def test_bad_chunk(face: Face, call: Call, bad: bytes) -> None:
         connection.send(bad)
         connection.close()
 
-    seen = meet(face, call, fault, REPEATED[call])
+    seen = meet(runner, call, fault, REPEATED[call])
     kind = StreamInterruptedError if call == "stream" else APIResponseError
     seen.expect(kind, charged=CHARGED[call], attempts=REPEATED[call])
     assert len(seen.events) == (4 if call == "stream" else 0)
@@ -170,17 +170,17 @@ def test_bad_chunk(face: Face, call: Call, bad: bytes) -> None:
 
 @json_call
 @pytest.mark.row("C10")
-def test_short_body(face: Face, call: Call) -> None:
+def test_short_body(runner: Runner, call: Call) -> None:
     """A body shorter than its length is lost; a GET is repeated, a chat is not."""
-    seen = meet(face, call, Cut(30), REPEATED[call])
+    seen = meet(runner, call, Cut(30), REPEATED[call])
     seen.expect(APIConnectionError, charged=CHARGED[call], attempts=REPEATED[call])
 
 
 @pytest.mark.row("C10")
-def test_short_stream(face: Face) -> None:
+def test_short_stream(runner: Runner) -> None:
     """A stream shorter than its length is interrupted."""
     with ScriptedServer(spoiled("stream", Cut(len(HALF)), times=3, framing="length")) as server:
-        seen = observe(face, "stream", server)
+        seen = observe(runner, "stream", server)
         seen.expect(StreamInterruptedError, charged="unknown", attempts=3, text="Jane Doe is currently")
 
 
@@ -199,7 +199,7 @@ def test_short_stream(face: Face) -> None:
 def test_bad_head(call: Call, fields: list[bytes]) -> None:
     """A head that no server may send makes an answer that can't be used, at no great cost."""
     began = time.process_time()
-    expect_unusable(ONE_FACE, call, Raw(head(call, *fields) + b"{}"))
+    expect_unusable(ONE_RUNNER, call, Raw(head(call, *fields) + b"{}"))
     assert time.process_time() - began < 2
 
 
@@ -210,7 +210,7 @@ def test_two_framings(call: Call) -> None:
     body = BODY[call]
     data = head(call, CHUNKED, b"Content-Length: 7") + chunk(body) + last_chunk()
     with ScriptedServer(spoiled(call, Say(data))) as server:
-        observe(ONE_FACE, call, server).expect(None, attempts=1)
+        observe(ONE_RUNNER, call, server).expect(None, attempts=1)
         assert server.connections == 2
 
 
@@ -224,14 +224,14 @@ def test_two_framings(call: Call) -> None:
 def test_odd_fields(call: Call, field: bytes, request_id: str) -> None:
     """An answer is not refused for a field with 8-bit bytes or an obsolete fold (RFC 9112, 5.2); both are readable."""
     body = BODY[call]
-    seen = meet(ONE_FACE, call, Raw(head(call, length(body), field) + body), 1)
+    seen = meet(ONE_RUNNER, call, Raw(head(call, length(body), field) + body), 1)
     seen.expect(None, attempts=1)
     assert seen.value.meta.request_id == request_id
 
 
 @every_call
 @pytest.mark.row("C13")
-def test_interim_answers(face: Face, call: Call) -> None:
+def test_interim_answers(runner: Runner, call: Call) -> None:
     """Interim answers before the real one are passed over."""
 
     def interim(connection: Connection, plain: Plain) -> None:
@@ -239,12 +239,12 @@ def test_interim_answers(face: Face, call: Call) -> None:
             connection.send(b"HTTP/1.1 " + line + b"\r\n\r\n")
         plain.send(connection)
 
-    meet(face, call, interim, 1).expect(None, attempts=1)
+    meet(runner, call, interim, 1).expect(None, attempts=1)
 
 
 @every_call
 @pytest.mark.row("C14")
-def test_interim_answers_for_ever(face: Face, call: Call) -> None:
+def test_interim_answers_for_ever(runner: Runner, call: Call) -> None:
     """Interim answers never stand for progress: the call ends with its total, a stream's attempt with first_event."""
 
     def flood(connection: Connection, _: Plain) -> None:
@@ -254,7 +254,7 @@ def test_interim_answers_for_ever(face: Face, call: Call) -> None:
 
     timeout = Timeout(first_event=0.3) if call == "stream" else Timeout(total=0.5)
     attempts = 3 if call == "stream" else 1
-    seen = meet(face, call, flood, attempts, timeout=timeout, deadline=1.0)
+    seen = meet(runner, call, flood, attempts, timeout=timeout, deadline=1.0)
     clock = "first_event" if call == "stream" else "total"
     seen.expect(APITimeoutError, charged=CHARGED[call], attempts=attempts, clock=clock)
 
@@ -262,17 +262,17 @@ def test_interim_answers_for_ever(face: Face, call: Call) -> None:
 odd_status = pytest.mark.parametrize("status", ["101", "204", "205", "304", "210", "299", "999", "000"])
 
 
-def meet_odd_status(face: Face, call: Call, status: str, body: bytes) -> None:
+def meet_odd_status(runner: Runner, call: Call, status: str, body: bytes) -> None:
     """Expect that such an answer is refused, and that its connection still tells answers apart."""
-    expect_unusable(face, call, Say(head(call, length(body), status=status.encode() + b" Odd") + body))
+    expect_unusable(runner, call, Say(head(call, length(body), status=status.encode() + b" Odd") + body))
 
 
 @every_call
 @odd_status
 @pytest.mark.row("C15")
-def test_odd_status(face: Face, call: Call, status: str) -> None:
+def test_odd_status(runner: Runner, call: Call, status: str) -> None:
     """A status that the contract does not have is an answer that can't be used, even if another answer follows it."""
-    meet_odd_status(face, call, status, EVIL)
+    meet_odd_status(runner, call, status, EVIL)
 
 
 @every_call
@@ -281,7 +281,7 @@ def test_odd_status(face: Face, call: Call, status: str) -> None:
 @pytest.mark.row("C15")
 def test_odd_status_with_a_good_body(call: Call, status: str, which: str) -> None:
     """No body makes such a status good."""
-    meet_odd_status(ONE_FACE, call, status, b"" if which == "nothing" else BODY[call])
+    meet_odd_status(ONE_RUNNER, call, status, b"" if which == "nothing" else BODY[call])
 
 
 # Codings -----------------------------------------------------------------------------------------------------------
@@ -305,58 +305,60 @@ JSON_CAP: Final = 16 << 20
 
 @every_call
 @pytest.mark.row("C16")
-def test_bomb(face: Face, call: Call) -> None:
+def test_bomb(runner: Runner, call: Call) -> None:
     """300 KB that stand for 300 MiB are given up at the cap, and never held."""
-    expect_unusable(face, call, coded(call, b"gzip", bomb()), says="larger|longer", memory=JSON_CAP)
+    expect_unusable(runner, call, coded(call, b"gzip", bomb()), says="larger|longer", memory=JSON_CAP)
 
 
 @json_call
 @pytest.mark.row("C16")
-def test_bomb_of_values(face: Face, call: Call) -> None:
+def test_bomb_of_values(runner: Runner, call: Call) -> None:
     """15 KB that stand for five million values are refused before one is made."""
     body = gzip.compress(b"[" + b"{}," * (5 << 20) + b"1]")
     assert len(body) < 20_000
-    expect_unusable(face, call, coded(call, b"gzip", body), says="500,000 values", memory=2 * JSON_CAP)
+    expect_unusable(runner, call, coded(call, b"gzip", body), says="500,000 values", memory=2 * JSON_CAP)
 
 
 @every_call
 @pytest.mark.row("C17")
-def test_bomb_in_a_bomb(face: Face, call: Call) -> None:
+def test_bomb_in_a_bomb(runner: Runner, call: Call) -> None:
     """More than one coding is refused, before a byte of it is read."""
     assert len(bomb(2)) < 4096
-    expect_unusable(face, call, coded(call, b"gzip, gzip", bomb(2)), says="coding")
+    expect_unusable(runner, call, coded(call, b"gzip, gzip", bomb(2)), says="coding")
 
 
 @every_call
 @pytest.mark.parametrize("coding", [b", ".join([b"gzip"] * 2000), b"zstd", b"br", b"\xff"])
 @pytest.mark.row("C18")
-def test_unknown_coding(face: Face, call: Call, coding: bytes) -> None:
+def test_unknown_coding(runner: Runner, call: Call, coding: bytes) -> None:
     """A coding that nobody asked for is refused, even where the body is plain."""
-    expect_unusable(face, call, coded(call, coding, BODY[call]), says="coding")
+    expect_unusable(runner, call, coded(call, coding, BODY[call]), says="coding")
 
 
 @every_call
 @pytest.mark.row("C19")
-def test_plain_body_said_to_be_gzip(face: Face, call: Call) -> None:
+def test_plain_body_said_to_be_gzip(runner: Runner, call: Call) -> None:
     """A body that is not what its head says can't be used."""
-    expect_unusable(face, call, coded(call, b"gzip", BODY[call]), says="compressed")
+    expect_unusable(runner, call, coded(call, b"gzip", BODY[call]), says="compressed")
 
 
 @json_call
 @pytest.mark.row("C19")
-def test_damaged_gzip(face: Face, call: Call) -> None:
+def test_damaged_gzip(runner: Runner, call: Call) -> None:
     """A body whose checksum is wrong can't be used."""
     body = bytearray(gzip.compress(BODY[call]))
     body[-6] ^= 1
-    expect_unusable(face, call, coded(call, b"gzip", bytes(body)), says="compressed")
+    expect_unusable(runner, call, coded(call, b"gzip", bytes(body)), says="compressed")
 
 
 @every_call
 @pytest.mark.row("C20")
-def test_cut_gzip(face: Face, call: Call) -> None:
+def test_cut_gzip(runner: Runner, call: Call) -> None:
     """A compressed body that ends too soon under whole framing broke off, and is treated so."""
     whole = gzip.compress(BODY[call])
-    seen = meet(face, call, coded(call, b"gzip", whole[: len(whole) - 12 if call != "stream" else 150]), REPEATED[call])
+    seen = meet(
+        runner, call, coded(call, b"gzip", whole[: len(whole) - 12 if call != "stream" else 150]), REPEATED[call]
+    )
     kind = StreamInterruptedError if call == "stream" else APIResponseError
     seen.expect(kind, charged=CHARGED[call], attempts=REPEATED[call], says="compressed")
 
@@ -364,24 +366,24 @@ def test_cut_gzip(face: Face, call: Call) -> None:
 @json_call
 @pytest.mark.parametrize("coding", [b"gzip", b"x-gzip", b"deflate", b"identity", b"GZIP"])
 @pytest.mark.row("C19")
-def test_coding_that_is_understood(face: Face, call: Call, coding: bytes) -> None:
+def test_coding_that_is_understood(runner: Runner, call: Call, coding: bytes) -> None:
     """A body in one known coding is read."""
     codings: dict[bytes, Callable[[bytes], bytes]] = {b"deflate": zlib.compress, b"identity": bytes}
-    meet(face, call, coded(call, coding, codings.get(coding, gzip.compress)(BODY[call])), 1).expect(None)
+    meet(runner, call, coded(call, coding, codings.get(coding, gzip.compress)(BODY[call])), 1).expect(None)
 
 
 @every_call
 @pytest.mark.row("C21")
-def test_gzip_of_several_members(face: Face, call: Call) -> None:
+def test_gzip_of_several_members(runner: Runner, call: Call) -> None:
     """A body may be gzip by gzip (RFC 1952, 2.2): all of it is read."""
     parts = (BODY[call][:60], BODY[call][60:-30], BODY[call][-30:])
     body = b"".join(map(gzip.compress, parts)) + bytes(300)
     with ScriptedServer(spoiled(call, coded(call, b"gzip", body))) as server:
-        observe(face, call, server).expect(None, attempts=1)
+        observe(runner, call, server).expect(None, attempts=1)
 
 
 @pytest.mark.row("C21")
-def test_gzip_stream(face: Face) -> None:
+def test_gzip_stream(runner: Runner) -> None:
     """A stream asks not to be compressed; one that is all the same hands out each event as it is flushed."""
     squeeze = zlib.compressobj(wbits=31)
 
@@ -401,7 +403,7 @@ def test_gzip_stream(face: Face) -> None:
         return events
 
     with ScriptedServer(spoiled("stream", flushed)) as server:
-        assert len(face.run(scenario, base_url=server.url)) == len(CAPTURE_EVENTS)
+        assert len(runner.run(scenario, base_url=server.url)) == len(CAPTURE_EVENTS)
         assert server.requests[0].headers["accept-encoding"] == "identity"
 
 
@@ -418,10 +420,10 @@ def endless(call: Call, begin: bytes, piece: bytes) -> Fault:
 
 @json_call
 @pytest.mark.row("C22")
-def test_endless_json(face: Face, call: Call) -> None:
+def test_endless_json(runner: Runner, call: Call) -> None:
     """A JSON body without an end is given up at 16 MiB."""
     fault = endless(call, b'{"data": "', b"x" * 65536)
-    expect_unusable(face, call, fault, says="larger than 16 MiB", memory=JSON_CAP)
+    expect_unusable(runner, call, fault, says="larger than 16 MiB", memory=JSON_CAP)
 
 
 @pytest.mark.parametrize(
@@ -434,17 +436,17 @@ def test_endless_json(face: Face, call: Call) -> None:
     ids=["line", "comment line", "event"],
 )
 @pytest.mark.row("C22")
-def test_endless_stream(face: Face, begin: bytes, piece: bytes, says: str) -> None:
+def test_endless_stream(runner: Runner, begin: bytes, piece: bytes, says: str) -> None:
     """A line or an event without an end is given up at its cap."""
-    expect_unusable(face, "stream", endless("stream", begin, piece), says=says, memory=8 << 20)
+    expect_unusable(runner, "stream", endless("stream", begin, piece), says=says, memory=8 << 20)
 
 
 @pytest.mark.parametrize("line", [b": ping\n" * 4000, b"\n" * 16384, b": ping\n\n" * 4000])
 @pytest.mark.row("C22")
-def test_endless_comments(face: Face, line: bytes) -> None:
+def test_endless_comments(runner: Runner, line: bytes) -> None:
     """Comments without an end hold no memory and are no progress: the clock for the first event runs out."""
     fault = endless("stream", b"", line)
-    seen = meet(face, "stream", fault, 3, timeout=Timeout(first_event=0.2), deadline=6)
+    seen = meet(runner, "stream", fault, 3, timeout=Timeout(first_event=0.2), deadline=6)
     seen.expect(StreamInterruptedError, charged="unknown", attempts=3, says="first_event")
 
 
@@ -453,11 +455,11 @@ def test_endless_comments(face: Face, line: bytes) -> None:
 
 @every_call
 @pytest.mark.row("C23")
-def test_more_than_was_asked_for(face: Face, call: Call) -> None:
+def test_more_than_was_asked_for(runner: Runner, call: Call) -> None:
     """Bytes after an answer are never taken for the next one: that connection is not used again."""
     data = head(call, length(BODY[call])) + BODY[call] + EVIL
     with ScriptedServer(spoiled(call, Say(data))) as server:
-        observe(face, call, server).expect(None, attempts=1)
+        observe(runner, call, server).expect(None, attempts=1)
         assert server.connections == 2
         assert len(server.requests) == 2
 
@@ -475,7 +477,7 @@ UNASKED: Final = {
 @pytest.mark.parametrize("polled", [True, False], ids=["read", "unread"])
 @pytest.mark.parametrize("unasked", UNASKED)
 @pytest.mark.row("C27")
-def test_unasked(face: Face, unasked: str, *, polled: bool) -> None:
+def test_unasked(runner: Runner, unasked: str, *, polled: bool) -> None:
     """What comes on an idle connection answers nothing: the connection is not used again, read or not by then."""
     sent = threading.Semaphore(0)
 
@@ -493,16 +495,16 @@ def test_unasked(face: Face, unasked: str, *, polled: bool) -> None:
             assert (await lexi.chat(message)).response == message
             server.release(message)
             assert sent.acquire(timeout=5)
-            await face.sleep(0.002 * polled)
+            await runner.sleep(0.002 * polled)
 
     with no_leaks(), ScriptedServer(push) as server:
-        face.run(scenario, base_url=server.url, retries=0)
+        runner.run(scenario, base_url=server.url, retries=0)
         assert server.connections == 20
 
 
 @pytest.mark.skipif(not hasattr(socket, "TCP_CORK"), reason="Linux sends two records at once when it is told to")
 @pytest.mark.row("C27")
-def test_unasked_in_tls(face: Face, environ: MutableMapping[str, str], tmp_path: Path) -> None:
+def test_unasked_in_tls(runner: Runner, environ: MutableMapping[str, str], tmp_path: Path) -> None:
     """A second answer that comes with the first one, in a TLS record of its own, is not left for the next call."""
     (tmp_path / "ca.pem").write_bytes(authority_pem())
     environ["SSL_CERT_FILE"] = str(tmp_path / "ca.pem")
@@ -518,13 +520,13 @@ def test_unasked_in_tls(face: Face, environ: MutableMapping[str, str], tmp_path:
             assert (await lexi.chat(message)).response == message
 
     with no_leaks(), ScriptedServer(over_tls(twice)) as server:
-        face.run(scenario, base_url=f"https://127.0.0.1:{server.port}", retries=0)
+        runner.run(scenario, base_url=f"https://127.0.0.1:{server.port}", retries=0)
         assert server.connections == 20
 
 
 @pytest.mark.parametrize("then", ["rst", "drain"])
 @pytest.mark.row("C24")
-def test_early_refusal(face: Face, then: str) -> None:
+def test_early_refusal(runner: Runner, then: str) -> None:
     """A refusal that comes while the body is still being sent is told where it can be read, else the answer is lost.
 
     The contract has no 413: whoever says it, what happened behind is not known.
@@ -538,7 +540,7 @@ def test_early_refusal(face: Face, then: str) -> None:
 
     with ScriptedServer(per_connection(refuse, LexiScript())) as server:
         message = "Privileged matter " + "x" * 5_000_000
-        seen = observe(face, "chat", server, message=message)
+        seen = observe(runner, "chat", server, message=message)
         refused = isinstance(seen.error, APIStatusError)
         assert refused or then == "rst", repr(seen.error)
         expected: type[LeadLexError] = APIStatusError if refused else APIConnectionError
@@ -551,19 +553,19 @@ def test_fields_sent_twice() -> None:
     twice = [b"X-Request-ID: first", b"X-Request-ID: second", b"Retry-After: 3600", b"Retry-After: 1"]
     body = b'{"error": {"code": "rate_limited", "message": "Slow down"}}'
     data = head("chat", length(body), *twice, status=b"429 Too Many Requests") + body
-    seen = meet(ONE_FACE, "chat", Say(data, charges=False), 1)
+    seen = meet(ONE_RUNNER, "chat", Say(data, charges=False), 1)
     seen.expect(RateLimitError, charged="no", attempts=1, retry_after=3600.0, request_id="first")
     html = b"Content-Type: text/html"
-    meet(ONE_FACE, "stream", Raw(head("stream", html, length(CAPTURE)) + CAPTURE), 1).expect(None, attempts=1)
+    meet(ONE_RUNNER, "stream", Raw(head("stream", html, length(CAPTURE)) + CAPTURE), 1).expect(None, attempts=1)
 
 
 @every_call
 @pytest.mark.row("C26")
-def test_cookies(face: Face, call: Call) -> None:
+def test_cookies(runner: Runner, call: Call) -> None:
     """A cookie is neither kept nor sent back."""
     body = BODY[call]
     cookies = [b"Set-Cookie: session=1; Path=/", b"Set-Cookie: track=2; Domain=127.0.0.1"]
     with ScriptedServer(spoiled(call, Raw(head(call, length(body), *cookies) + body))) as server:
-        observe(face, call, server).expect(None)
+        observe(runner, call, server).expect(None)
         assert len(server.requests) == 2
         assert all("cookie" not in request.headers for request in server.requests)

@@ -27,12 +27,12 @@ from leadlex import (
 from leadlex._network.clock import Clock
 from tests.matrix.oracles import AT_ONCE, CALLS, PATIENT, Call, observe, spoiled
 from tests.support.captures import CAPTURE_TEXT, encode_event
-from tests.support.faces import API_KEY, AsyncFace, Face
 from tests.support.lexi import CHAT, Answer, Fault, LexiScript, Raw
 from tests.support.resources import must_not_hang, no_leaks
+from tests.support.runners import API_KEY, AsyncRunner, Runner
 from tests.support.server import ScriptedServer
 
-ONCE = AsyncFace("asyncio")
+ONCE = AsyncRunner("asyncio")
 #: Room for the sleeps that are leapt over.
 PATIENT_TOTAL = evolve(PATIENT, total=200)
 #: What is charged after an attempt of which that is not known.
@@ -72,10 +72,10 @@ def limited(headers: dict[str, str] | None = None, **options: Any) -> Answer:
     return Answer(429, headers={"X-RateLimit-Remaining": "0", **(headers or {})}, code="rate_limited", **options)
 
 
-def once(face: Face, call: Call, *faults: Fault, times: int = 1, **options: Any) -> Any:
+def once(runner: Runner, call: Call, *faults: Fault, times: int = 1, **options: Any) -> Any:
     """Make one call of a Lexi that does this, and give what was seen."""
     with ScriptedServer(spoiled(call, *faults, times=times)) as server:
-        return observe(face, call, server, timeout=PATIENT_TOTAL, **options)
+        return observe(runner, call, server, timeout=PATIENT_TOTAL, **options)
 
 
 # Refusals ----------------------------------------------------------------------------------------------------------
@@ -92,10 +92,10 @@ _REFUSALS: dict[int, tuple[str, type[APIStatusError]]] = {
 @pytest.mark.row("D01")
 @pytest.mark.parametrize("status", _REFUSALS)
 @pytest.mark.parametrize("call", CALLS)
-def test_refused(face: Face, call: Call, status: int) -> None:
+def test_refused(runner: Runner, call: Call, status: int) -> None:
     """A refusal is the class of its status, with the service's words, not charged and not repeated."""
     code, kind = _REFUSALS[status]
-    seen = once(face, call, Answer(status, code=code, headers={"X-Request-ID": "req_9"}))
+    seen = once(runner, call, Answer(status, code=code, headers={"X-Request-ID": "req_9"}))
     seen.expect(kind, charged="no", attempts=1, status_code=status, code=code, message="Refused", request_id="req_9")
     assert seen.error.rate_limit.remaining == 999
     assert '"code": "' + code in seen.error.body
@@ -127,9 +127,9 @@ def test_refused_strangely(body: str, status: int) -> None:
 
 @pytest.mark.row("D02")
 @pytest.mark.parametrize("call", CALLS)
-def test_refused_strangely_on_each_face(face: Face, call: Call) -> None:
-    """A refusal by a proxy's page is the class of its status on every face, and may stand for an answer that cost."""
-    seen = once(face, call, Answer(403, _BODIES["page"], refusal=False))
+def test_refused_strangely_on_each_runner(runner: Runner, call: Call) -> None:
+    """A refusal by a proxy's page is the class of its status with every client, and may hide an answer that cost."""
+    seen = once(runner, call, Answer(403, _BODIES["page"], refusal=False))
     seen.expect(PermissionDeniedError, charged=UNKNOWN[call], attempts=1, code=None, says="Something between")
 
 
@@ -174,25 +174,25 @@ def test_not_found_without_an_id(call: Call) -> None:
 
 @pytest.mark.row("D03")
 @pytest.mark.parametrize("call", ["get", "chat"])
-def test_error_at_200(face: Face, call: Call) -> None:
+def test_error_at_200(runner: Runner, call: Call) -> None:
     """An error in the body of a 200 is the class of its code, and what it cost is not known."""
-    seen = once(face, call, Answer(200, {"error": {"code": "insufficient_credits", "message": "None left"}}))
+    seen = once(runner, call, Answer(200, {"error": {"code": "insufficient_credits", "message": "None left"}}))
     seen.expect(InsufficientCreditsError, charged=UNKNOWN[call], attempts=1, status_code=200, message="None left")
 
 
 @pytest.mark.row("D04")
-def test_json_for_a_stream(face: Face) -> None:
+def test_json_for_a_stream(runner: Runner) -> None:
     """JSON in the place of a stream is its error, or an answer that can't be used and is shown in part."""
-    seen = once(face, "stream", Answer(200, {"error": {"code": "rate_limited", "message": "Later"}}))
+    seen = once(runner, "stream", Answer(200, {"error": {"code": "rate_limited", "message": "Later"}}))
     seen.expect(RateLimitError, charged="unknown", attempts=1, status_code=200)
-    seen = once(face, "stream", Answer(200, {"data": CHAT, "x": "\x1b[2J"}))
+    seen = once(runner, "stream", Answer(200, {"data": CHAT, "x": "\x1b[2J"}))
     seen.expect(APIResponseError, charged="unknown", attempts=1, says=r"application/json.*Added 20 contacts")
     assert str(seen.error).isprintable()
 
 
 @pytest.mark.row("D05")
 @pytest.mark.parametrize("call", ["chat", "stream"])
-def test_credits_run_out(face: Face, call: Call) -> None:
+def test_credits_run_out(runner: Runner, call: Call) -> None:
     """The second call finds no credits: it is refused, not charged and not repeated."""
 
     async def ask(lexi: Any) -> Any:
@@ -207,7 +207,7 @@ def test_credits_run_out(face: Face, call: Call) -> None:
 
     script = spoiled(call, _plain, Answer(402, code="insufficient_credits"), times=1)
     with no_leaks(), must_not_hang(), ScriptedServer(script) as server:
-        face.run(scenario, base_url=server.url, retries=AT_ONCE)
+        runner.run(scenario, base_url=server.url, retries=AT_ONCE)
         assert (len(server.requests), server.ledger.credits) == (2, 1)
 
 
@@ -217,7 +217,7 @@ def _plain(connection: Any, plain: Any) -> None:
 
 @pytest.mark.row("D22")
 @pytest.mark.parametrize("call", CALLS)
-def test_key_rotated(face: Face, call: Call) -> None:
+def test_key_rotated(runner: Runner, call: Call) -> None:
     """A key that is no longer accepted after good calls is told at once."""
 
     async def scenario(lexi: Any) -> None:
@@ -235,7 +235,7 @@ def test_key_rotated(face: Face, call: Call) -> None:
 
     script = spoiled(call, *[_plain] * 3, Answer(401, code="invalid_key"))
     with no_leaks(), must_not_hang(), ScriptedServer(script) as server:
-        face.run(scenario, base_url=server.url, retries=AT_ONCE)
+        runner.run(scenario, base_url=server.url, retries=AT_ONCE)
         assert len(server.requests) == 4
 
 
@@ -252,9 +252,9 @@ def test_waits_for_real() -> None:
 
 @pytest.mark.row("D06")
 @pytest.mark.parametrize("call", CALLS)
-def test_retry_after(face: Face, call: Call, leaping: Leaping) -> None:
+def test_retry_after(runner: Runner, call: Call, leaping: Leaping) -> None:
     """Every kind of call waits as long as the service asks, a little more, and is then repeated."""
-    once(face, call, limited({"Retry-After": "7"})).expect(None, attempts=2)
+    once(runner, call, limited({"Retry-After": "7"})).expect(None, attempts=2)
     assert len(leaping.slept) == 1
     assert 7.0 <= leaping.slept[0] <= 7.7
 
@@ -306,19 +306,19 @@ def test_retry_after_no_number(value: str, leaping: Leaping) -> None:
 
 @pytest.mark.row("D09")
 @pytest.mark.parametrize("call", CALLS)
-def test_retry_after_an_hour(face: Face, call: Call, leaping: Leaping) -> None:
+def test_retry_after_an_hour(runner: Runner, call: Call, leaping: Leaping) -> None:
     """Nobody sleeps for an hour: the error comes at once and says when to ask again."""
-    seen = once(face, call, limited({"Retry-After": "3600"}))
+    seen = once(runner, call, limited({"Retry-After": "3600"}))
     seen.expect(RateLimitError, charged="no", attempts=1, retry_after=3600.0, says=r"Ask again in 1 h \(3600 s\)\.")
     assert not leaping.slept
 
 
 @pytest.mark.row("D10")
 @pytest.mark.parametrize("call", CALLS)
-def test_reset_in_hours(face: Face, call: Call, leaping: Leaping) -> None:
+def test_reset_in_hours(runner: Runner, call: Call, leaping: Leaping) -> None:
     """A quota that resets at midnight is told at once, with the moment."""
     reset = int(time.time()) + 5 * 3600
-    seen = once(face, call, limited({"X-RateLimit-Reset": str(reset)}))
+    seen = once(runner, call, limited({"X-RateLimit-Reset": str(reset)}))
     seen.expect(RateLimitError, charged="no", attempts=1, reset_at=datetime.fromtimestamp(reset, UTC))
     assert 5 * 3600 - 30 < seen.error.retry_after <= 5 * 3600
     assert seen.error.reset_at.tzinfo is not None
@@ -361,11 +361,11 @@ def test_quota_is_left(call: Call, leaping: Leaping) -> None:
 @pytest.mark.row("D14")
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("refusal", [True, False], ids=["refused", "done all the same"])
-def test_someone_elses_429(face: Face, call: Call, *, refusal: bool) -> None:
+def test_someone_elses_429(runner: Runner, call: Call, *, refusal: bool) -> None:
     """A 429 that is not in the service's own words proves no refusal: `chat` is not repeated."""
     attempts = 1 if call == "chat" else 3
     page = Answer(429, b"<html>Slow down", {"Content-Type": "text/html"}, refusal=refusal)
-    seen = once(face, call, page, times=attempts)
+    seen = once(runner, call, page, times=attempts)
     seen.expect(RateLimitError, charged=UNKNOWN[call], attempts=attempts, code=None, status_code=429)
 
 
@@ -381,9 +381,9 @@ def test_server_error(call: Call, status: int) -> None:
 
 @pytest.mark.row("D15")
 @pytest.mark.parametrize("call", ["get", "stream"])
-def test_server_error_passes(face: Face, call: Call) -> None:
+def test_server_error_passes(runner: Runner, call: Call) -> None:
     """An error that passes is not seen; the question is charged once."""
-    once(face, call, Answer(500), Answer(503)).expect(None, attempts=3)
+    once(runner, call, Answer(500), Answer(503)).expect(None, attempts=3)
 
 
 @pytest.mark.row("D15")
@@ -396,9 +396,9 @@ def test_server_error_that_stays(call: Call, status: int) -> None:
 
 @pytest.mark.row("D16")
 @pytest.mark.parametrize("call", CALLS)
-def test_unavailable_for_a_while(face: Face, call: Call, leaping: Leaping) -> None:
+def test_unavailable_for_a_while(runner: Runner, call: Call, leaping: Leaping) -> None:
     """A 503 that says how long is believed, by the calls that may be repeated."""
-    seen = once(face, call, Answer(503, headers={"Retry-After": "20"}))
+    seen = once(runner, call, Answer(503, headers={"Retry-After": "20"}))
     if call == "chat":
         seen.expect(ServerError, charged="unknown", attempts=1)
         assert not leaping.slept
@@ -419,19 +419,19 @@ def test_unavailable_for_an_hour(call: Call, leaping: Leaping) -> None:
 @pytest.mark.row("D17")
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("status", [408, 425])
-def test_too_early_or_late(face: Face, call: Call, status: int) -> None:
+def test_too_early_or_late(runner: Runner, call: Call, status: int) -> None:
     """408 and 425 are repeated as errors of the server are."""
     if call == "chat":
-        once(face, call, Answer(status)).expect(APIStatusError, charged="unknown", attempts=1, status_code=status)
+        once(runner, call, Answer(status)).expect(APIStatusError, charged="unknown", attempts=1, status_code=status)
     else:
-        once(face, call, Answer(status)).expect(None, attempts=2)
+        once(runner, call, Answer(status)).expect(None, attempts=2)
 
 
 @pytest.mark.row("D18")
-def test_in_flight(face: Face, leaping: Leaping) -> None:
+def test_in_flight(runner: Runner, leaping: Leaping) -> None:
     """A stream whose first request still runs is asked for again every second; that counts as no attempt."""
     conflict = Answer(409, code="conflict", refusal=True)
-    once(face, "stream", *[conflict] * 8).expect(None, attempts=9)
+    once(runner, "stream", *[conflict] * 8).expect(None, attempts=9)
     assert all(1.0 <= each <= 2.0 for each in leaping.slept)
 
 
@@ -452,9 +452,9 @@ def test_conflict_elsewhere(call: Call) -> None:
 
 @pytest.mark.row("D18")
 @pytest.mark.parametrize("call", CALLS)
-def test_other_body(face: Face, call: Call) -> None:
+def test_other_body(runner: Runner, call: Call) -> None:
     """A 422 with a word that the contract does not know is not repeated, and proves no refusal."""
-    seen = once(face, call, Answer(422, code="idempotency_mismatch", refusal=False))
+    seen = once(runner, call, Answer(422, code="idempotency_mismatch", refusal=False))
     seen.expect(APIStatusError, charged=UNKNOWN[call], attempts=1, status_code=422, from_service=False)
 
 
@@ -462,9 +462,9 @@ def test_other_body(face: Face, call: Call) -> None:
 @pytest.mark.parametrize(
     ("status", "code"), [(422, "idempotency_key_reused"), (409, "idempotency_key_reused"), (422, "validation_error")]
 )
-def test_key_of_another_body(face: Face, status: int, code: str) -> None:
+def test_key_of_another_body(runner: Runner, status: int, code: str) -> None:
     """A key that came with another body before has an error of its own: this request was refused and cost nothing."""
-    seen = once(face, "stream", Answer(status, code=code, refusal=True))
+    seen = once(runner, "stream", Answer(status, code=code, refusal=True))
     seen.expect(IdempotencyError, charged="no", attempts=1, status_code=status, code=code, from_service=True)
     assert f"idempotency_key={seen.error.idempotency_key!r}, which is not charged again" in str(seen.error)
     assert "without that key, which is a new charge" in str(seen.error)
@@ -472,10 +472,10 @@ def test_key_of_another_body(face: Face, status: int, code: str) -> None:
 
 @pytest.mark.row("D18")
 @pytest.mark.parametrize("call", CALLS)
-def test_conflict_of_another(face: Face, call: Call) -> None:
+def test_conflict_of_another(runner: Runner, call: Call) -> None:
     """A 409 or a 422 from something in between is nobody's word on an idempotency key."""
     for status, kind in ((409, ConflictError), (422, APIStatusError)):
-        seen = once(face, call, Answer(status, b"<html>No", {"Content-Type": "text/html"}, refusal=False))
+        seen = once(runner, call, Answer(status, b"<html>No", {"Content-Type": "text/html"}, refusal=False))
         seen.expect(kind, charged=UNKNOWN[call], attempts=1, from_service=False)
 
 
@@ -504,13 +504,13 @@ def test_storm(leaping: Leaping) -> None:
     [(-3, -3), (0, 0), (4.5, None), ("12", None), (True, None), ([], None), (None, None), (10**30, 10**30)],
     ids=repr,
 )
-def test_strange_credits(face: Face, told: object, known: int | None, caplog: pytest.LogCaptureFixture) -> None:
+def test_strange_credits(runner: Runner, told: object, known: int | None, caplog: pytest.LogCaptureFixture) -> None:
     """A paid answer is never lost to the field that tells the balance: a whole number is kept, all else is None."""
     stream = encode_event(("text", {"delta": CAPTURE_TEXT})) + encode_event(
         ("done", {"message_id": "msg_1", "credits_remaining": told})
     )
     with ScriptedServer(LexiScript(stream=stream)) as server:
-        seen = observe(face, "stream", server)
+        seen = observe(runner, "stream", server)
     seen.expect(None, attempts=1)
     assert (seen.value.credits_remaining, seen.charged) == (known, "yes")
     ignored = ("leadlex", 30, "ignored field=credits_remaining") in caplog.record_tuples
@@ -518,10 +518,10 @@ def test_strange_credits(face: Face, told: object, known: int | None, caplog: py
 
 
 @pytest.mark.row("D20")
-def test_strange_credits_of_chat(face: Face) -> None:
+def test_strange_credits_of_chat(runner: Runner) -> None:
     """The same holds for `chat`."""
     with ScriptedServer(LexiScript(bodies={"chat": {"data": {**CHAT, "credits_remaining": "many"}}})) as server:
-        seen = observe(face, "chat", server)
+        seen = observe(runner, "chat", server)
     seen.expect(None, attempts=1)
     assert seen.value.credits_remaining is None
 
@@ -567,9 +567,9 @@ def test_redirect(call: Call, status: int, place: str | None) -> None:
 
 @pytest.mark.row("D21")
 @pytest.mark.parametrize("call", CALLS)
-def test_redirect_on_each_face(face: Face, call: Call) -> None:
-    """A redirect to this very server is not followed either, by any face."""
+def test_redirect_on_each_runner(runner: Runner, call: Call) -> None:
+    """A redirect to this very server is not followed either, by any client."""
     with ScriptedServer(spoiled(call, Answer(307, b"", {"Location": "/"}))) as server:
-        seen = observe(face, call, server)
+        seen = observe(runner, call, server)
         seen.expect(APIResponseError, charged=UNKNOWN[call], attempts=1, says="redirect to /, which")
         assert [request.path for request in server.requests if request.path == "/"] == []

@@ -16,13 +16,13 @@ from tests.matrix.oracles import PATIENT, observe, spoiled
 from tests.support import sse_cases
 from tests.support.answers import chunk, json_answer, last_chunk, sse_head
 from tests.support.captures import CAPTURE, CAPTURE_TEXT, DONE_LINE, LONG, LONG_TEXT, cut
-from tests.support.faces import AsyncFace, Face
 from tests.support.lexi import BODIES, Cut, LexiScript, Raw
 from tests.support.resources import must_not_hang, no_leaks
+from tests.support.runners import AsyncRunner, Runner
 from tests.support.server import Connection, ScriptedServer
 from tests.support.sse_cases import Case
 
-ONCE = AsyncFace("asyncio")
+ONCE = AsyncRunner("asyncio")
 SIZES = (1, 2, 3, 7, None)
 
 
@@ -85,7 +85,7 @@ def _meant(case: Case) -> tuple[list[StreamEvent], type[LeadLexError] | None]:
 
 
 @pytest.mark.parametrize("cases", [pytest.param(_ROWS[row], marks=pytest.mark.row(row), id=row) for row in _ROWS])
-def test_conformance(face: Face, cases: list[Case]) -> None:
+def test_conformance(runner: Runner, cases: list[Case]) -> None:
     """Bytes are the events that the standard makes of them, however they are cut, from the socket to the user."""
 
     async def scenario(lexi: Any) -> None:
@@ -95,7 +95,7 @@ def test_conformance(face: Face, cases: list[Case]) -> None:
                 assert (events, type(error) if error else None) == _meant(case), (case.name, size)
 
     with no_leaks(), must_not_hang(60), ScriptedServer(_speak(cases)) as server:
-        face.run(scenario, base_url=server.url, retries=0, resume=False, timeout=PATIENT)
+        runner.run(scenario, base_url=server.url, retries=0, resume=False, timeout=PATIENT)
 
 
 _WAYS = {
@@ -128,10 +128,10 @@ def test_capture(stream: bytes, size: int | None) -> None:
 
 @pytest.mark.row("E04")
 @pytest.mark.parametrize("size", SIZES)
-def test_long_capture(face: Face, size: int | None) -> None:
+def test_long_capture(runner: Runner, size: int | None) -> None:
     """Text of many scripts comes through intact wherever its characters are cut."""
     with ScriptedServer(LexiScript(stream=LONG, sizes=(size or len(LONG),))) as server:
-        observe(face, "stream", server, truth=LONG_TEXT).expect(None, attempts=1)
+        observe(runner, "stream", server, truth=LONG_TEXT).expect(None, attempts=1)
 
 
 # Time --------------------------------------------------------------------------------------------------------------
@@ -139,7 +139,7 @@ def test_long_capture(face: Face, size: int | None) -> None:
 
 @pytest.mark.row("E02")
 @pytest.mark.parametrize("last", [b"\r\r", b"\r\n\r", b"\n\r"], ids=ascii)
-def test_last_return(face: Face, last: bytes) -> None:
+def test_last_return(runner: Runner, last: bytes) -> None:
     """A CR that is the last byte for now ends its event at once, not with the next piece, and an LF then adds none."""
 
     def script(connection: Connection) -> None:
@@ -155,16 +155,16 @@ def test_last_return(face: Face, last: bytes) -> None:
             return events + [event async for event in stream]
 
     with no_leaks(), must_not_hang(), ScriptedServer(script) as server:
-        events = face.run(scenario, base_url=server.url, timeout=PATIENT)
+        events = runner.run(scenario, base_url=server.url, timeout=PATIENT)
     assert events == [UnknownEvent("message", "1"), UnknownEvent("message", "2"), Done()]
 
 
 @pytest.mark.row("E14")
-def test_retry_is_no_command(face: Face) -> None:
+def test_retry_is_no_command(runner: Runner) -> None:
     """A server's `retry:` does not put off the continuation."""
     stream = b"retry: 99999999\n\n" + CAPTURE
     with ScriptedServer(spoiled("stream", Cut(300), stream=stream)) as server:
-        seen = observe(face, "stream", server, deadline=5)
+        seen = observe(runner, "stream", server, deadline=5)
     seen.expect(None, attempts=2)
 
 
@@ -200,10 +200,10 @@ def test_media_type(content_type: str) -> None:
 @pytest.mark.parametrize(
     "content_type", ["not-text/event-streaming", "text/event-streaming", "text/html", "x; text/event-stream", ""]
 )
-def test_other_media_type(face: Face, content_type: str) -> None:
+def test_other_media_type(runner: Runner, content_type: str) -> None:
     """Only what says that it is an event stream is read as one."""
     with ScriptedServer(spoiled("stream", _typed(content_type))) as server:
-        seen = observe(face, "stream", server)
+        seen = observe(runner, "stream", server)
     seen.expect(APIResponseError, charged="unknown", attempts=1, text="")
 
 
@@ -212,11 +212,11 @@ def test_other_media_type(face: Face, content_type: str) -> None:
 
 @pytest.mark.row("E15")
 @pytest.mark.parametrize("back", [1, 2, 20, 60])
-def test_end_inside_an_event(face: Face, back: int) -> None:
+def test_end_inside_an_event(runner: Runner, back: int) -> None:
     """An event that the body's end cuts is dropped, and the stream is not whole."""
     done = CAPTURE.index(b"event: done")
     with ScriptedServer(LexiScript(stream=CAPTURE[: done - back])) as server:
-        seen = observe(face, "stream", server, resume=False)
+        seen = observe(runner, "stream", server, resume=False)
     seen.expect(StreamInterruptedError, charged="unknown", attempts=1, text=CAPTURE_TEXT[:21])
 
 
@@ -237,21 +237,21 @@ def _event(size: int) -> bytes:
 
 
 @pytest.mark.row("E16")
-def test_largest(face: Face) -> None:
+def test_largest(runner: Runner) -> None:
     """A line and an event of the sizes allowed are handed out."""
     line, text = _delta(MAX_LINE)
     with ScriptedServer(LexiScript(stream=_event(MAX_EVENT) + line + DONE_LINE)) as server:
-        seen = observe(face, "stream", server, truth=text, memory=3 * MAX_EVENT)
+        seen = observe(runner, "stream", server, truth=text, memory=3 * MAX_EVENT)
     seen.expect(None, attempts=1)
     assert len(seen.events[0].data) > MAX_EVENT - 70_000
 
 
 @pytest.mark.row("E16")
 @pytest.mark.parametrize("stream", [_delta(MAX_LINE + 70_000)[0], _event(MAX_EVENT + 200_000)], ids=["line", "event"])
-def test_too_large(face: Face, stream: bytes) -> None:
+def test_too_large(runner: Runner, stream: bytes) -> None:
     """A larger line or event ends the stream, and is not asked for again."""
     with ScriptedServer(LexiScript(stream=stream + DONE_LINE, sizes=(50_000,))) as server:
-        seen = observe(face, "stream", server, memory=3 * MAX_EVENT)
+        seen = observe(runner, "stream", server, memory=3 * MAX_EVENT)
     seen.expect(APIResponseError, charged="unknown", attempts=1, text="", says="MiB")
 
 
@@ -300,16 +300,16 @@ def test_compressed_filler(backend: str) -> None:
         return time.monotonic() - began
 
     with no_leaks(), must_not_hang(), ScriptedServer(spoiled("stream", Raw(head + filler, "stall"))) as server:
-        assert AsyncFace(backend).run(scenario, base_url=server.url) < 5
+        assert AsyncRunner(backend).run(scenario, base_url=server.url) < 5
 
 
 @pytest.mark.row("E18")
-def test_type_in_json(face: Face) -> None:
+def test_type_in_json(runner: Runner) -> None:
     """An event without a name is unknown and handed out, whatever type its JSON claims; so is one named `message`."""
     said = '{"type": "text", "delta": "a"}'
     stream = f"data: {said}\n\nevent: message\ndata: {said}\n\n".encode() + CAPTURE
     with ScriptedServer(LexiScript(stream=stream)) as server:
-        seen = observe(face, "stream", server)
+        seen = observe(runner, "stream", server)
     seen.expect(None, attempts=1)
     assert seen.events[:2] == [UnknownEvent("message", said)] * 2
 

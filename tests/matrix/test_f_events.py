@@ -32,12 +32,12 @@ from leadlex import (
 from tests.matrix.oracles import Seen, observe, peak_memory_below, spoiled
 from tests.support.answers import chunk, last_chunk, sse_head
 from tests.support.captures import CAPTURE, CAPTURE_TEXT, DONE_LINE, encode_event
-from tests.support.faces import AsyncFace, Face
 from tests.support.lexi import Answer, Cut, LexiScript, Plain, Raw
 from tests.support.resources import must_not_hang
+from tests.support.runners import AsyncRunner, Runner
 from tests.support.server import Connection, ScriptedServer
 
-ONCE = AsyncFace("asyncio")
+ONCE = AsyncRunner("asyncio")
 DONE = encode_event(("done", {"credits_remaining": 7, "message_id": "msg_1"}))
 HALF = "The deal is"
 
@@ -64,10 +64,10 @@ class Says:
         plain.end(connection)
 
 
-def ask(face: Face, stream: bytes, truth: str = "", **options: Any) -> Seen:
+def ask(runner: Runner, stream: bytes, truth: str = "", **options: Any) -> Seen:
     """Ask a Lexi that answers with these bytes."""
     with ScriptedServer(LexiScript(stream=stream)) as server:
-        seen = observe(face, "stream", server, truth=truth, **options)
+        seen = observe(runner, "stream", server, truth=truth, **options)
         assert server.ledger.credits == 1
         return seen
 
@@ -85,40 +85,40 @@ AFTER_DONE = CAPTURE.index(DONE_LINE)
         pytest.param(CAPTURE[:AFTER_DONE], marks=pytest.mark.row("F02"), id="F02 done only"),
     ],
 )
-def test_done(face: Face, stream: bytes) -> None:
+def test_done(runner: Runner, stream: bytes) -> None:
     """An answer is whole and charged once `done` came, whatever follows."""
-    seen = ask(face, stream, CAPTURE_TEXT)
+    seen = ask(runner, stream, CAPTURE_TEXT)
     seen.expect(None, attempts=1)
     assert seen.events[-1] == Done(4840, "msg_01HY1")
     assert (seen.value.credits_remaining, seen.charged) == (4840, "yes")
 
 
 @pytest.mark.row("F03")
-def test_done_line_only(face: Face) -> None:
+def test_done_line_only(runner: Runner) -> None:
     """`[DONE]` alone ends an answer too; what it cost is not known then."""
-    seen = ask(face, CAPTURE[:BEFORE_DONE] + DONE_LINE, CAPTURE_TEXT)
+    seen = ask(runner, CAPTURE[:BEFORE_DONE] + DONE_LINE, CAPTURE_TEXT)
     seen.expect(None, attempts=1)
     assert seen.events[-1] == Done(None, None)
     assert (seen.value.credits_remaining, seen.charged) == (None, "unknown")
 
 
 @pytest.mark.row("F04")
-def test_no_end(face: Face) -> None:
+def test_no_end(runner: Runner) -> None:
     """A stream that ends without saying so is continued, and never taken for whole."""
     with ScriptedServer(spoiled("stream", Cut(BEFORE_DONE, "end"))) as server:
-        seen = observe(face, "stream", server)
+        seen = observe(runner, "stream", server)
     seen.expect(None, attempts=2)
     assert seen.resumes == 1
-    seen = ask(face, CAPTURE[:BEFORE_DONE], CAPTURE_TEXT, resume=False)
+    seen = ask(runner, CAPTURE[:BEFORE_DONE], CAPTURE_TEXT, resume=False)
     seen.expect(StreamInterruptedError, charged="unknown", attempts=1, text=CAPTURE_TEXT, says="without `done`")
 
 
 @pytest.mark.row("F05")
 @pytest.mark.parametrize("fault", [Cut(AFTER_DONE, "rst"), Cut(AFTER_DONE, inside_chunk=True), Cut(AFTER_DONE + 3)])
-def test_broken_after_done(face: Face, fault: Cut) -> None:
+def test_broken_after_done(runner: Runner, fault: Cut) -> None:
     """How a connection ends takes nothing from an answer that was whole before."""
     with ScriptedServer(spoiled("stream", fault)) as server:
-        seen = observe(face, "stream", server)
+        seen = observe(runner, "stream", server)
     seen.expect(None, attempts=1)
     assert seen.charged == "yes"
 
@@ -150,29 +150,29 @@ def test_ends(last: bytes) -> None:
         b'event: done\ndata: "[DONE]"\n\n',
     ],
 )
-def test_false_ends(face: Face, last: bytes) -> None:
+def test_false_ends(runner: Runner, last: bytes) -> None:
     """What only looks like `[DONE]` proves nothing: the answer can't be used, and is not continued."""
-    seen = ask(face, text(HALF) + last, HALF)
+    seen = ask(runner, text(HALF) + last, HALF)
     seen.expect(APIResponseError, charged="unknown", attempts=1, text=HALF)
 
 
 @pytest.mark.row("F07")
 @pytest.mark.parametrize("late", [text("more") + DONE, text("more" * 10_000) * 6], ids=["little", "much"])
-def test_events_after_the_end(face: Face, late: bytes) -> None:
+def test_events_after_the_end(runner: Runner, late: bytes) -> None:
     """What follows the end is ignored; a little is read off so that the connection is used again."""
     stream = text(HALF) + DONE + DONE_LINE + b"\n" + late
     with ScriptedServer(LexiScript(stream=stream, framing="length", sizes=(len(stream),))) as server:
-        observe(face, "stream", server, truth=HALF).expect(None, attempts=1)
+        observe(runner, "stream", server, truth=HALF).expect(None, attempts=1)
         assert server.connections == (1 if len(late) < 1000 else 2)
 
 
 @pytest.mark.row("F08")
 @pytest.mark.parametrize("sizes", [(), (10_000,)], ids=["apart", "together"])
-def test_two_ends(face: Face, sizes: tuple[int, ...], caplog: pytest.LogCaptureFixture) -> None:
+def test_two_ends(runner: Runner, sizes: tuple[int, ...], caplog: pytest.LogCaptureFixture) -> None:
     """Of two `done` events the first counts, and the second is logged."""
     other = encode_event(("done", {"credits_remaining": 1, "message_id": "msg_2"}))
     with ScriptedServer(LexiScript(stream=text(HALF) + DONE + other, sizes=sizes)) as server:
-        seen = observe(face, "stream", server, truth=HALF)
+        seen = observe(runner, "stream", server, truth=HALF)
     seen.expect(None, attempts=1)
     assert [each for each in seen.events if isinstance(each, Done)] == [Done(7, "msg_1")]
     assert seen.value.credits_remaining == 7
@@ -210,19 +210,19 @@ def test_error_first(code: str, *, wrapped: bool) -> None:
 
 
 @pytest.mark.row("F09")
-def test_error_first_then_well(face: Face) -> None:
+def test_error_first_then_well(runner: Runner) -> None:
     """An error that passes costs a retry with the same key and nothing else."""
     with ScriptedServer(spoiled("stream", Says(event("error", {"code": "overloaded"})))) as server:
-        observe(face, "stream", server).expect(None, attempts=2)
+        observe(runner, "stream", server).expect(None, attempts=2)
 
 
 @pytest.mark.row("F09")
-def test_error_first_with_a_date(face: Face) -> None:
+def test_error_first_with_a_date(runner: Runner) -> None:
     """A date on the head of a stream tells how long to wait from now, not from 1970."""
     later = format_datetime(datetime.now(UTC) + timedelta(seconds=50), usegmt=True)
     body = chunk(event("error", {"code": "rate_limited"})) + last_chunk()
     with ScriptedServer(spoiled("stream", Raw(sse_head({"Retry-After": later}) + body))) as server:
-        seen = observe(face, "stream", server, retries=0)
+        seen = observe(runner, "stream", server, retries=0)
     seen.expect(RateLimitError, charged="unknown", attempts=1)
     assert isinstance(seen.error, RateLimitError)
     assert 40 < (seen.error.retry_after or 0) < 52
@@ -230,17 +230,17 @@ def test_error_first_with_a_date(face: Face) -> None:
 
 @pytest.mark.row("F10")
 @pytest.mark.parametrize("code", ["internal_error", "insufficient_credits"])
-def test_error_after_text(face: Face, code: str) -> None:
+def test_error_after_text(runner: Runner, code: str) -> None:
     """An error after text is raised with what came, and not continued."""
-    seen = ask(face, text(HALF) + event("error", {"code": code, "message": "Sorry"}), HALF)
+    seen = ask(runner, text(HALF) + event("error", {"code": code, "message": "Sorry"}), HALF)
     seen.expect(_CLASSES[code], charged="unknown", attempts=1, text=HALF, status_code=200)
 
 
 @pytest.mark.row("F11")
 @pytest.mark.parametrize("late", [text(" more") + DONE + DONE_LINE, DONE, event("error", {"code": "conflict"})])
-def test_error_then_more(face: Face, late: bytes) -> None:
+def test_error_then_more(runner: Runner, late: bytes) -> None:
     """An error ends a stream, whatever still follows, and `done` does not make it good."""
-    seen = ask(face, text(HALF) + event("error", {"code": "timeout"}) + late, HALF)
+    seen = ask(runner, text(HALF) + event("error", {"code": "timeout"}) + late, HALF)
     seen.expect(ServerError, charged="unknown", attempts=1, text=HALF)
 
 
@@ -318,9 +318,9 @@ def test_hostile_event(data: bytes) -> None:
         pytest.param(b"nothing", marks=pytest.mark.row("F13")),
     ],
 )
-def test_hostile_event_on_each_face(face: Face, data: Any) -> None:
-    """What is wrong is told with the event's name, by every face alike."""
-    seen = ask(face, text(HALF) + event("text", data) + DONE_LINE, HALF)
+def test_hostile_event_on_each_runner(runner: Runner, data: Any) -> None:
+    """What is wrong is told with the event's name, by every client alike."""
+    seen = ask(runner, text(HALF) + event("text", data) + DONE_LINE, HALF)
     seen.expect(APIResponseError, charged="unknown", attempts=1, text=HALF, says="the event text")
 
 
@@ -340,9 +340,11 @@ def test_hostile_event_on_each_face(face: Face, data: Any) -> None:
         ("done", b'{"credits', Done(extra={"data": '{"credits'})),
     ],
 )  # fmt: skip
-def test_side_fields(face: Face, name: str, data: Any, handed_out: object, caplog: pytest.LogCaptureFixture) -> None:
+def test_side_fields(
+    runner: Runner, name: str, data: Any, handed_out: object, caplog: pytest.LogCaptureFixture
+) -> None:
     """A paid answer has its text and its end: what else can't be read of it is kept as sent, and logged."""
-    seen = ask(face, text(HALF) + event(name, data) + DONE, HALF)
+    seen = ask(runner, text(HALF) + event(name, data) + DONE, HALF)
     seen.expect(None, attempts=1)
     assert seen.events[1] == handed_out
     assert seen.value.response == HALF
@@ -350,10 +352,10 @@ def test_side_fields(face: Face, name: str, data: Any, handed_out: object, caplo
 
 
 @pytest.mark.row("F14")
-def test_unknown_events(face: Face) -> None:
+def test_unknown_events(runner: Runner) -> None:
     """Events of a later service are handed out as they came, JSON or not."""
     stream = event("citation", {"page": 3}) + event("mood", b"sunny \xff") + text(HALF) + b"data: hello\n\n" + DONE
-    seen = ask(face, stream, HALF)
+    seen = ask(runner, stream, HALF)
     seen.expect(None, attempts=1)
     unknown = [each for each in seen.events if isinstance(each, UnknownEvent)]
     assert unknown == [
@@ -364,19 +366,19 @@ def test_unknown_events(face: Face) -> None:
 
 
 @pytest.mark.row("F15")
-def test_extra_fields(face: Face) -> None:
+def test_extra_fields(runner: Runner) -> None:
     """Fields of a later service are kept in `extra`, even those named as ours are."""
     more = {"lang": "en", "extra": 1, "meta": None}
     stream = event("thinking", {"text": "Hm", **more}) + event("text", {"delta": HALF, **more})
-    seen = ask(face, stream + event("done", {"credits_remaining": 3, **more}), HALF)
+    seen = ask(runner, stream + event("done", {"credits_remaining": 3, **more}), HALF)
     seen.expect(None, attempts=1)
     assert [each.extra for each in seen.events] == [more] * 3
 
 
 @pytest.mark.row("F20")
-def test_repeated_names(face: Face) -> None:
+def test_repeated_names(runner: Runner) -> None:
     """Of a repeated name in an object the last one counts."""
-    ask(face, event("text", b'{"delta": "no", "delta": "yes"}') + DONE, "yes").expect(None, attempts=1)
+    ask(runner, event("text", b'{"delta": "no", "delta": "yes"}') + DONE, "yes").expect(None, attempts=1)
 
 
 @pytest.mark.row("F21")
@@ -402,12 +404,12 @@ def test_surrogates(deltas: list[str], truth: str) -> None:
 
 
 @pytest.mark.row("F21")
-def test_surrogates_elsewhere(face: Face) -> None:
+def test_surrogates_elsewhere(runner: Runner) -> None:
     """Half a character in any other text is replaced too."""
     stream = event("thinking", {"text": "\ud83d"}) + event(
         "tool_step", {"tool": "t", "status": "s", "summary": "\ude00"}
     )
-    seen = ask(face, stream + text(HALF) + DONE, HALF)
+    seen = ask(runner, stream + text(HALF) + DONE, HALF)
     seen.expect(None, attempts=1)
     assert seen.events[:2] == [Thinking("\ufffd"), ToolStep("t", "s", "\ufffd")]
 
@@ -416,36 +418,36 @@ def test_surrogates_elsewhere(face: Face) -> None:
 
 
 @pytest.mark.row("F22")
-def test_repeated_events(face: Face) -> None:
+def test_repeated_events(runner: Runner) -> None:
     """The same words twice are the same words twice."""
-    seen = ask(face, text("very ") * 2 + text("good") + DONE, "very very good")
+    seen = ask(runner, text("very ") * 2 + text("good") + DONE, "very very good")
     seen.expect(None, attempts=1)
     assert [each.delta for each in seen.events[:-1]] == ["very ", "very ", "good"]
 
 
 @pytest.mark.row("F23")
-def test_other_conversation(face: Face) -> None:
+def test_other_conversation(runner: Runner) -> None:
     """A stream that changes to another conversation can't be used; no text is put under two ids."""
-    seen = ask(face, text(HALF, "conv_1") + text(" lost", None) + text(" other", "conv_2") + DONE, HALF + " lost")
+    seen = ask(runner, text(HALF, "conv_1") + text(" lost", None) + text(" other", "conv_2") + DONE, HALF + " lost")
     seen.expect(APIResponseError, charged="unknown", attempts=1, text=HALF + " lost", says="another conversation")
     assert seen.error.partial.conversation_id == "conv_1"  # type: ignore[union-attr]  # expect looked
 
 
 @pytest.mark.row("F24")
 @pytest.mark.parametrize("count", [20_000, pytest.param(1_000_000, marks=pytest.mark.heavy)])
-def test_many_deltas(face: Face, count: int) -> None:
+def test_many_deltas(runner: Runner, count: int) -> None:
     """A long answer in small pieces, some of them empty, takes time by its length and no more."""
     some = b"".join(text(delta) for delta in ("a", "", "b", "c")) * 250
     stream, truth = some * (count // 1000) + DONE, "abc" * (count // 4)
     with ScriptedServer(LexiScript(stream=stream, sizes=(len(some),))) as server:
         seconds = 5 + len(stream) / 3e5  # 3 MB/s on an idle machine
-        seen = observe(face, "stream", server, truth=truth, deadline=seconds, memory=count * 1000, timeout=60)
+        seen = observe(runner, "stream", server, truth=truth, deadline=seconds, memory=count * 1000, timeout=60)
     seen.expect(None, attempts=1)
     assert len(seen.events) == count + 1
 
 
 @pytest.mark.row("F25")
-def test_any_order(face: Face) -> None:
+def test_any_order(runner: Runner) -> None:
     """Thinking after text, a tool that ends before it began, a status nobody knows: all are handed out as they came."""
     events = [
         TextDelta(HALF, "conv_1"),
@@ -459,7 +461,7 @@ def test_any_order(face: Face) -> None:
     steps = [("completed", "1 deal"), ("started", None), ("paused", None)]
     tools = (event("tool_step", {"tool": "deals.get", "status": status, "summary": told}) for status, told in steps)
     thought = event("thinking", {"text": "Hm"})
-    seen = ask(face, text(HALF) + thought + b"".join(tools) + thought + DONE, HALF)
+    seen = ask(runner, text(HALF) + thought + b"".join(tools) + thought + DONE, HALF)
     seen.expect(None, attempts=1)
     assert seen.events == events
 
@@ -477,7 +479,7 @@ def _squeezed(name: str, mebibytes: int) -> bytes:
 @pytest.mark.row("F24")
 @pytest.mark.parametrize("mebibytes", [60, pytest.param(406, marks=pytest.mark.heavy)])
 @pytest.mark.parametrize("name", _LONG)
-def test_much_beside_the_text(face: Face, name: str, mebibytes: int, caplog: pytest.LogCaptureFixture) -> None:
+def test_much_beside_the_text(runner: Runner, name: str, mebibytes: int, caplog: pytest.LogCaptureFixture) -> None:
     """Some hundred KiB that stand for hundreds of MiB beside the text are handed out, and hardly kept."""
     body = _squeezed(name, mebibytes)
     fault = Raw(sse_head({"Content-Encoding": "gzip"}, chunked=False, length=len(body)) + body)
@@ -492,19 +494,19 @@ def test_much_beside_the_text(face: Face, name: str, mebibytes: int, caplog: pyt
         assert sum(map(len, reply.thinking)) + sum(len(step.summary or "") for step in reply.tool_steps) < 8 << 20
 
     with ScriptedServer(spoiled("stream", fault)) as server, must_not_hang():
-        face.run(scenario, base_url=server.url)
+        runner.run(scenario, base_url=server.url)
     assert sum(each.startswith("dropped") for each in caplog.messages) == (name != "mood")
 
 
 @pytest.mark.row("F24")
-def test_too_many_values_beside_the_text(face: Face) -> None:
+def test_too_many_values_beside_the_text(runner: Runner) -> None:
     """An event that would fill memory comes as the text it was, where the answer can do without; else it is refused."""
     many = b'{"a":[\n' + b"\n".join([b"{}," * 100_000] * 8) + b"\n1]}"
     data = b"\ndata: ".join(many.split(b"\n"))
-    seen = ask(face, text(HALF) + event("thinking", data) + event("tool_step", data) + DONE, HALF)
+    seen = ask(runner, text(HALF) + event("thinking", data) + event("tool_step", data) + DONE, HALF)
     seen.expect(None, attempts=1)
     assert seen.events[1:3] == [Thinking(extra={"data": many.decode()}), ToolStep(extra={"data": many.decode()})]
-    seen = ask(face, text(HALF) + event("text", data) + DONE, HALF)
+    seen = ask(runner, text(HALF) + event("text", data) + DONE, HALF)
     seen.expect(APIResponseError, charged="unknown", attempts=1, text=HALF, says="more than 100,000 values")
 
 
@@ -531,11 +533,11 @@ def test_hostile_body(body: bytes) -> None:
 
 @pytest.mark.row("F26")
 @pytest.mark.parametrize("field", ['"title": 5', '"created_at": "2016-12-31T23:59:61Z"', '"archived": "no"'])
-def test_side_field_of_a_body(face: Face, field: str) -> None:
+def test_side_field_of_a_body(runner: Runner, field: str) -> None:
     """A conversation has its id and its messages; what else can't be read is kept as sent."""
     body = f'{{"data": {{"id": "a", "messages": [{{"id": "m", "tool_calls": 5}}], {field}}}}}'
     with ScriptedServer(spoiled("get", Answer(200, body.encode()))) as server:
-        seen = observe(face, "get", server)
+        seen = observe(runner, "get", server)
     seen.expect(None, attempts=1)
     assert seen.value.extra == json.loads(f"{{{field}}}")
     assert seen.value.messages[0].extra == {"tool_calls": 5}
@@ -543,15 +545,15 @@ def test_side_field_of_a_body(face: Face, field: str) -> None:
 
 @pytest.mark.row("F26")
 @pytest.mark.parametrize("body", [b"null", b'{"data": {"response": 5}}', _DEEP, _DIGITS])
-def test_hostile_reply(face: Face, body: bytes) -> None:
+def test_hostile_reply(runner: Runner, body: bytes) -> None:
     """A reply of `chat` that is not the contract's may have been charged, and is never asked for again."""
     with ScriptedServer(spoiled("chat", Answer(200, body))) as server:
-        seen = observe(face, "chat", server)
+        seen = observe(runner, "chat", server)
     seen.expect(APIResponseError, charged="unknown", attempts=1)
 
 
 @pytest.mark.row("F26")
-def test_well_after_a_hostile_body(face: Face) -> None:
+def test_well_after_a_hostile_body(runner: Runner) -> None:
     """A GET whose first answer can't be used and whose second one can is a success."""
     with ScriptedServer(spoiled("get", Answer(200, b"{"))) as server:
-        observe(face, "get", server).expect(None, attempts=2)
+        observe(runner, "get", server).expect(None, attempts=2)

@@ -33,10 +33,10 @@ from leadlex import (
 from tests.matrix.oracles import AT_ONCE, CALLS, Call, Seen, attempt, check_secrets, observe, spoiled
 from tests.support.answers import sse_head
 from tests.support.captures import CAPTURE, CAPTURE_TEXT, encode_event, reword
-from tests.support.faces import OVER_AIOHTTP, AsyncFace, Face, SyncFace, drive
 from tests.support.lexi import Cut, Fault, LexiScript, Plain, Raw
 from tests.support.process import ServerProcess
 from tests.support.resources import must_not_hang, no_leaks
+from tests.support.runners import OVER_AIOHTTP, AsyncRunner, Runner, SyncRunner, drive
 from tests.support.server import Connection, ScriptedServer, per_connection
 
 FIRST = "Jane Doe is currently"
@@ -58,10 +58,10 @@ class TestBroken:
     @pytest.mark.row("G01", "G02")
     @pytest.mark.parametrize("fault", [Cut(PLACE, "rst"), Cut(PLACE, "fin"), Cut(PLACE, "fin", inside_chunk=True)])
     @pytest.mark.parametrize("resume", [True, False])
-    def test_cut(self, face: Face, fault: Fault, *, resume: bool) -> None:
+    def test_cut(self, runner: Runner, fault: Fault, *, resume: bool) -> None:
         """A stream that breaks is continued, or says what it has where that is switched off."""
         with ScriptedServer(spoiled("stream", fault)) as server:
-            seen = observe(face, "stream", server, resume=resume)
+            seen = observe(runner, "stream", server, resume=resume)
             if resume:
                 seen.expect(None, attempts=2, text=CAPTURE_TEXT)
                 assert (seen.charged, seen.resumes) == ("yes", 1)
@@ -71,18 +71,18 @@ class TestBroken:
 
     @pytest.mark.row("G09")
     @pytest.mark.parametrize("resume", [True, False])
-    def test_vanished(self, face: Face, *, resume: bool) -> None:
+    def test_vanished(self, runner: Runner, *, resume: bool) -> None:
         """A peer that vanished without a word is given up after `idle`, and asked again; once it is back it answers."""
         timeout = Timeout(idle=0.25, first_event=0.35)
         with ServerProcess(LexiScript(stream_fault=Cut(PLACE, "stall"))) as server, _at_text(server, server.pause):
             back = partial(_resumed, server)
-            seen = observe(face, "stream", server, resume=resume, timeout=timeout, healed=back)
+            seen = observe(runner, "stream", server, resume=resume, timeout=timeout, healed=back)
             seen.expect(StreamInterruptedError, charged="unknown", text=FIRST)
             assert clock_of(seen) == ("first_event" if resume else "idle")
             assert seen.resumes == 2 * resume
 
     @pytest.mark.row("G10")
-    def test_killed(self, face: Face) -> None:
+    def test_killed(self, runner: Runner) -> None:
         """A service that is killed breaks the stream; where nobody comes in its place, the error has what came."""
         errors = list[StreamInterruptedError]()
 
@@ -95,7 +95,7 @@ class TestBroken:
 
         server = ServerProcess(LexiScript(stream_fault=Cut(PLACE, "stall")))
         with no_leaks(), server, _at_text(server, server.kill), must_not_hang():
-            face.run(scenario, base_url=server.url, retries=evolve(AT_ONCE, window=1.0))
+            runner.run(scenario, base_url=server.url, retries=evolve(AT_ONCE, window=1.0))
             assert server.ledger.worst == 1
         [error] = errors
         assert error.partial is not None
@@ -106,13 +106,13 @@ class TestBroken:
 
     @pytest.mark.row("G10", "G12")
     @pytest.mark.parametrize("same", [True, False])
-    def test_forgetful(self, face: Face, *, same: bool) -> None:
+    def test_forgetful(self, runner: Runner, *, same: bool) -> None:
         """A service that comes back without its memory answers anew: the stream goes on only if that is the same."""
         again = LexiScript(stream=CAPTURE if same else reword(CAPTURE, keep=9))
         script = per_connection(LexiScript(stream_fault=Cut(PLACE, "rst")), again)
         with ScriptedServer(script) as server:
             # Such a service may charge again, which nobody can prevent: its ledger is not held to one charge.
-            seen = observe(face, "stream", None, base_url=server.url)
+            seen = observe(runner, "stream", None, base_url=server.url)
         if same:
             seen.expect(None, text=CAPTURE_TEXT, attempts=2)
         else:
@@ -131,7 +131,7 @@ def _at_text(server: ServerProcess, act: Any) -> Generator[None]:
     """Do something once the first answer stalls."""
 
     def wait() -> None:
-        drive(SyncFace().until(lambda: server.stalls))
+        drive(SyncRunner().until(lambda: server.stalls))
         act()
 
     thread = threading.Thread(target=wait)
@@ -146,24 +146,24 @@ class TestSilence:
     """The connection stands, and nothing comes."""
 
     @pytest.mark.row("G04")
-    def test_before_any_event(self, face: Face) -> None:
+    def test_before_any_event(self, runner: Runner) -> None:
         """Silence after the head is `first_event`'s; it is tried again, for nothing was handed out."""
         timeout = Timeout(first_event=0.2, idle=5, event_idle=5)
         with ScriptedServer(spoiled("stream", Cut(0, "stall"), times=3)) as server:
-            seen = observe(face, "stream", server, timeout=timeout, deadline=1.0)
+            seen = observe(runner, "stream", server, timeout=timeout, deadline=1.0)
             seen.expect(StreamInterruptedError, charged="unknown", attempts=3, text="", partial=None)
             assert (clock_of(seen), seen.resumes) == ("first_event", 0)
         patient = Timeout(first_event=0.8, idle=5, event_idle=5)  # a busy machine needs that much for a good answer
         with ScriptedServer(spoiled("stream", Cut(0, "stall"), times=2)) as server:
-            observe(face, "stream", server, timeout=patient).expect(None, attempts=3)
+            observe(runner, "stream", server, timeout=patient).expect(None, attempts=3)
 
     @pytest.mark.row("G05")
     @pytest.mark.parametrize("resume", [True, False])
-    def test_in_the_middle(self, face: Face, *, resume: bool) -> None:
+    def test_in_the_middle(self, runner: Runner, *, resume: bool) -> None:
         """Silence in the middle is `idle`'s."""
         timeout = Timeout(first_event=5, idle=0.6, event_idle=5)
         with ScriptedServer(spoiled("stream", Cut(PLACE, "stall"))) as server:
-            seen = observe(face, "stream", server, timeout=timeout, resume=resume, deadline=1.0)
+            seen = observe(runner, "stream", server, timeout=timeout, resume=resume, deadline=1.0)
             if resume:
                 seen.expect(None, attempts=2)
             else:
@@ -172,11 +172,11 @@ class TestSilence:
 
     @pytest.mark.row("G06")
     @pytest.mark.parametrize("resume", [True, False])
-    def test_comments(self, face: Face, *, resume: bool) -> None:
+    def test_comments(self, runner: Runner, *, resume: bool) -> None:
         """Comments keep `idle` quiet, but they are no progress: `event_idle` counts on."""
         timeout = Timeout(first_event=5, idle=0.5, event_idle=0.3)
         with ScriptedServer(spoiled("stream", _Pings(3))) as server:
-            seen = observe(face, "stream", server, timeout=timeout, resume=resume, deadline=1.0)
+            seen = observe(runner, "stream", server, timeout=timeout, resume=resume, deadline=1.0)
             if resume:
                 seen.expect(None, attempts=2)
             else:
@@ -184,11 +184,11 @@ class TestSilence:
                 assert clock_of(seen) == "event_idle"
 
     @pytest.mark.row("G04", "G06")
-    def test_comments_alone(self, face: Face) -> None:
+    def test_comments_alone(self, runner: Runner) -> None:
         """Comments before any event don't stop `first_event`."""
         timeout = Timeout(first_event=0.3, idle=0.5, event_idle=5)
         with ScriptedServer(spoiled("stream", _Pings(0))) as server:
-            seen = observe(face, "stream", server, timeout=timeout, retries=0, deadline=1.0)
+            seen = observe(runner, "stream", server, timeout=timeout, retries=0, deadline=1.0)
             seen.expect(StreamInterruptedError, charged="unknown", attempts=1, text="")
             assert clock_of(seen) == "first_event"
 
@@ -197,32 +197,32 @@ class TestSilence:
         ("timeout", "clock"),
         [(Timeout(total=0.3), "total"), (Timeout(event_idle=0.25, idle=5), "event_idle"), (Timeout(idle=0.3), "idle")],
     )
-    def test_drip(self, face: Face, timeout: Timeout, clock: str) -> None:
+    def test_drip(self, runner: Runner, timeout: Timeout, clock: str) -> None:
         """A byte now and then ends by `total` where that is set, else by `event_idle`; `idle` is the pause allowed."""
         pause = 0.006 if clock != "idle" else 0.6
         with ScriptedServer(spoiled("stream", _Drip(pause))) as server:
-            seen = observe(face, "stream", server, timeout=timeout, retries=0, resume=False, deadline=1.0)
+            seen = observe(runner, "stream", server, timeout=timeout, retries=0, resume=False, deadline=1.0)
             seen.expect(StreamInterruptedError, charged="unknown", attempts=1)
             assert clock_of(seen) == clock
 
     @pytest.mark.row("G07")
-    def test_total_of_all(self, face: Face) -> None:
+    def test_total_of_all(self, runner: Runner) -> None:
         """`total` is for all attempts and the pauses between: a continuation gets what is left of it."""
         with ScriptedServer(spoiled("stream", Cut(PLACE), Cut(PLACE + 1, "stall"))) as server:
             timeout = Timeout(idle=5, total=1.0)
-            seen = observe(face, "stream", server, timeout=timeout, deadline=1.0)
+            seen = observe(runner, "stream", server, timeout=timeout, deadline=1.0)
             seen.expect(StreamInterruptedError, charged="unknown", text=FIRST)
             assert (clock_of(seen), seen.resumes) == ("total", 1)
 
     @pytest.mark.row("G13")
     @pytest.mark.parametrize("call", CALLS)
-    def test_head(self, face: Face, call: Call) -> None:
+    def test_head(self, runner: Runner, call: Call) -> None:
         """A head that comes byte by byte is `total`'s, on a stream `first_event`'s, which is asked again."""
         timeout = Timeout(total=0.2) if call != "stream" else Timeout(first_event=0.2)
         attempts = 3 if call == "stream" else 1
         drip = Raw(sse_head() + b"x" * 1000, how="stall", size=1, pause=0.02)
         with ScriptedServer(spoiled(call, drip, times=attempts)) as server:
-            seen = observe(face, call, server, timeout=timeout, deadline=1.0)
+            seen = observe(runner, call, server, timeout=timeout, deadline=1.0)
             charged = "no" if call == "get" else "unknown"
             seen.expect(APITimeoutError, charged=charged, clock="first_event" if call == "stream" else "total")
             assert len(server.requests) - 1 == attempts
@@ -269,7 +269,7 @@ class TestStopped:
     )
     def test_busy(self, over: str, call: Call, steps: Sequence[int]) -> None:
         """A loop that is kept busy at any step of a call, longer than each clock, loses nothing."""
-        face = OVER_AIOHTTP if over == "aiohttp" else AsyncFace(over)
+        runner = OVER_AIOHTTP if over == "aiohttp" else AsyncRunner(over)
         timeout = attrs.evolve(self.SHORT, total=0.2) if call == "chat" else self.SHORT
 
         async def scenario(lexi: Any) -> None:
@@ -284,7 +284,7 @@ class TestStopped:
 
         with ServerProcess(LexiScript(sizes=(60,))) as server, no_leaks():
             for step in steps:  # noqa: B007  # the scenario sees it
-                face.run(scenario, base_url=server.url, timeout=timeout, retries=0, resume=False)
+                runner.run(scenario, base_url=server.url, timeout=timeout, retries=0, resume=False)
 
     @pytest.mark.row("G15")
     @pytest.mark.parametrize("where", ["head", "body"])
@@ -312,10 +312,10 @@ class TestStopped:
         assert said.strip() == CAPTURE_TEXT
 
     @pytest.mark.row("G15")
-    def test_silent(self, face: Face) -> None:
+    def test_silent(self, runner: Runner) -> None:
         """Where nothing came, a clock ends as it would have."""
         with ScriptedServer(spoiled("stream", Cut(PLACE, "stall"))) as server:
-            seen = observe(face, "stream", server, timeout=Timeout(idle=0.3), retries=0, resume=False, deadline=0.3)
+            seen = observe(runner, "stream", server, timeout=Timeout(idle=0.3), retries=0, resume=False, deadline=0.3)
             seen.expect(StreamInterruptedError, charged="unknown", text=FIRST)
 
 
@@ -342,22 +342,22 @@ class TestSlow:
     """One side does not keep up."""
 
     @pytest.mark.row("G08")
-    def test_slow_reader(self, face: Face) -> None:
+    def test_slow_reader(self, runner: Runner) -> None:
         """Whoever takes time between two events is not told that the service was slow."""
         events = list[Any]()
 
         async def scenario(lexi: Any) -> None:
             async for event in lexi.stream_chat("Hi"):
                 events.append(event)
-                await face.sleep(0.25 if len(events) < 4 else 0)
+                await runner.sleep(0.25 if len(events) < 4 else 0)
 
         with ScriptedServer(LexiScript(sizes=(60,))) as server, no_leaks():
             timeout = Timeout(idle=0.2, event_idle=0.2)
-            face.run(scenario, base_url=server.url, timeout=timeout, retries=0, resume=False)
+            runner.run(scenario, base_url=server.url, timeout=timeout, retries=0, resume=False)
         assert len(events) == 6
 
     @pytest.mark.row("G08")
-    def test_back_pressure(self, face: Face) -> None:
+    def test_back_pressure(self, runner: Runner) -> None:
         """What is not read is not taken in: the service has to wait, and nothing is lost."""
         piece = encode_event(("text", {"delta": "x" * 1000, "conversation_id": "conv_1"})) * 64
         count, sent = 320, [0]
@@ -373,7 +373,7 @@ class TestSlow:
         async def scenario(lexi: Any) -> None:
             async with lexi.stream_chat("Hi") as stream:
                 await anext(stream)
-                await face.sleep(0.3)
+                await runner.sleep(0.3)
                 assert sent[0] < 12 << 20
                 total = 1000
                 async for event in stream:
@@ -381,11 +381,11 @@ class TestSlow:
                 assert total == count * 64_000
 
         with ScriptedServer(flood, buffers=1 << 16) as server, no_leaks(), must_not_hang(30):
-            face.run(scenario, base_url=server.url, timeout=Timeout(idle=5))
+            runner.run(scenario, base_url=server.url, timeout=Timeout(idle=5))
 
     @pytest.mark.row("G14")
     @pytest.mark.parametrize("call", ["chat", "stream"])
-    def test_never_read(self, face: Face, call: str) -> None:
+    def test_never_read(self, runner: Runner, call: str) -> None:
         """A service that does not read is given up after `write`; a chat is not sent again, a stream is."""
         errors = list[APITimeoutError]()
 
@@ -399,7 +399,7 @@ class TestSlow:
         # 8 MB is the longest request; the buffers of the network must not hold that.
         server = ScriptedServer(Connection.stall, buffers=4096)
         with no_leaks(), server, must_not_hang(20):
-            face.run(scenario, base_url=server.url, timeout=Timeout(write=0.3), retries=AT_ONCE)
+            runner.run(scenario, base_url=server.url, timeout=Timeout(write=0.3), retries=AT_ONCE)
             assert server.connections == (1 if call == "chat" else 3)
         [error] = errors
         assert (error.clock, error.charged) == ("write", "unknown")

@@ -11,11 +11,11 @@ import pytest
 from leadlex import ConfigurationError, LeadLexError, PaginationError, RateLimitError, ServerError
 from tests.matrix.oracles import AT_ONCE, check_secrets
 from tests.support.answers import error_answer, json_answer
-from tests.support.faces import Face
 from tests.support.journal import Request
 from tests.support.resources import must_not_hang, no_leaks
+from tests.support.runners import Runner
 from tests.support.server import Connection, ScriptedServer
-from tests.support.times import TimedFace, Turned
+from tests.support.times import TimedRunner, Turned
 
 Rows = list[dict[str, Any]]
 
@@ -99,7 +99,7 @@ async def _at_once(pager: Any, seen: Read) -> None:
 WAYS = {"items": _by_item, "pages": _by_page, "collect": _at_once}
 
 
-def read(face: Face, listing: Listing, way: str = "items", **options: Any) -> Read:
+def read(runner: Runner, listing: Listing, way: str = "items", **options: Any) -> Read:
     """Read a listing to whatever end it has, and check what holds whatever comes."""
     seen = Read()
 
@@ -110,7 +110,7 @@ def read(face: Face, listing: Listing, way: str = "items", **options: Any) -> Re
             seen.error = error
 
     with ScriptedServer(listing) as server, no_leaks(), must_not_hang():
-        TimedFace(face, Turned()).run(scenario, base_url=server.url, retries=AT_ONCE)
+        TimedRunner(runner, Turned()).run(scenario, base_url=server.url, retries=AT_ONCE)
     assert len(set(seen.ids)) == len(seen.ids)
     check_secrets([], seen.error)
     assert seen.error is None or seen.error.charged == "no"
@@ -124,7 +124,7 @@ def way(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.mark.row("H01")
-def test_inserted(face: Face, way: str) -> None:
+def test_inserted(runner: Runner, way: str) -> None:
     """A row that comes in at the front between two pages shifts the others; no id is handed out twice."""
 
     def pages(page: int, size: int, number: int) -> Rows:
@@ -132,7 +132,7 @@ def test_inserted(face: Face, way: str) -> None:
 
     listing = Listing(pages)
     listing.total = _growing(listing)
-    seen = read(face, listing, way, per_page=5)
+    seen = read(runner, listing, way, per_page=5)
     assert seen.error is None
     assert seen.ids[:5] == [0, 1, 2, 3, 4]
     assert set(range(1, 21)) <= set(seen.ids)
@@ -146,23 +146,23 @@ def _growing(listing: Listing) -> Callable[[int], int]:
 
 
 @pytest.mark.row("H02")
-def test_deleted(face: Face, way: str) -> None:
+def test_deleted(runner: Runner, way: str) -> None:
     """A row that goes between two pages hides another one, which nobody can see; what is there is handed out."""
 
     def pages(page: int, size: int, number: int) -> Rows:
         return rows(*range(number, 21))[(page - 1) * size : page * size]
 
-    seen = read(face, Listing(pages, total=20), way, per_page=5)
+    seen = read(runner, Listing(pages, total=20), way, per_page=5)
     assert seen.error is None
     assert seen.ids[:6] == [1, 2, 3, 4, 5, 7] or way == "collect"
 
 
 @pytest.mark.row("H03")
 @pytest.mark.parametrize("total", [None, 250, 10**18])
-def test_repeated(face: Face, way: str, total: int | None) -> None:
+def test_repeated(runner: Runner, way: str, total: int | None) -> None:
     """A service that sends one page for ever is found out after two pages without a new id."""
     listing = Listing(lambda _, __, ___: rows(1, 2, 3), total=total, meta={"per_page": 3})
-    seen = read(face, listing, way, per_page=3)
+    seen = read(runner, listing, way, per_page=3)
     assert isinstance(seen.error, PaginationError)
     assert seen.error.next_page == 3
     assert seen.error.meta is not None
@@ -172,33 +172,33 @@ def test_repeated(face: Face, way: str, total: int | None) -> None:
 
 
 @pytest.mark.row("H03")
-def test_repeated_once(face: Face, way: str) -> None:
+def test_repeated_once(runner: Runner, way: str) -> None:
     """One page without a new id may happen, and is passed over."""
 
     def pages(page: int, size: int, number: int) -> Rows:
         return {1: rows(1, 2), 2: rows(1, 2), 3: rows(3, 4)}.get(page, [])
 
-    assert read(face, Listing(pages, meta={"per_page": 2}), way, per_page=2).ids == [1, 2, 3, 4]
+    assert read(runner, Listing(pages, meta={"per_page": 2}), way, per_page=2).ids == [1, 2, 3, 4]
 
 
 @pytest.mark.row("H04")
 @pytest.mark.parametrize("total", [None, 100])
-def test_capped(face: Face, way: str, total: int | None) -> None:
+def test_capped(runner: Runner, way: str, total: int | None) -> None:
     """Where the service sends smaller pages than asked for, the listing goes by those."""
     listing = Listing(stable(100), most=40, total=total)
-    assert read(face, listing, way).ids == list(range(1, 101))
+    assert read(runner, listing, way).ids == list(range(1, 101))
     assert sorted(listing.asked) == [1, 2, 3]
 
 
 @pytest.mark.row("H05")
 @pytest.mark.parametrize("total", [None, 50, 10**6])
-def test_empty(face: Face, total: int | None) -> None:
+def test_empty(runner: Runner, total: int | None) -> None:
     """An empty page ends a listing, before its end as behind it."""
     listing = Listing(stable(20), total=total)
-    assert read(face, listing, per_page=10).ids == list(range(1, 21))
+    assert read(runner, listing, per_page=10).ids == list(range(1, 21))
     assert listing.asked == [1, 2, 3]
     listing = Listing(stable(20), total=total)
-    assert read(face, listing, per_page=10, page=9).ids == []
+    assert read(runner, listing, per_page=10, page=9).ids == []
     assert listing.asked == [9]
 
 
@@ -208,19 +208,19 @@ def _shrunk(page: int) -> int:
 
 @pytest.mark.row("H06")
 @pytest.mark.parametrize("total", [None, -1, "250", 10**18, 2.5, [], "shrinks"])
-def test_odd_totals(face: Face, way: str, total: object) -> None:
+def test_odd_totals(runner: Runner, way: str, total: object) -> None:
     """A total that is missing, absurd or shrinks to nothing is a hint that is not followed: all rows come."""
     listing = Listing(stable(250), total=_shrunk if total == "shrinks" else total)
-    assert read(face, listing, way).ids == list(range(1, 251))
+    assert read(runner, listing, way).ids == list(range(1, 251))
     assert len(listing.asked) <= 4 + 8 * (way == "collect")
 
 
 @pytest.mark.row("H06")
 @pytest.mark.parametrize("told", [250, 300])
-def test_far_more_than_was_told(face: Face, way: str, told: int) -> None:
+def test_far_more_than_was_told(runner: Runner, way: str, told: int) -> None:
     """More than twice the largest total and 1,000 rows are an error that tells where to go on, never a quiet end."""
     listing = Listing(stable(2000), total={1: 120, 2: told}.get)
-    seen = read(face, listing, way)
+    seen = read(runner, listing, way)
     assert isinstance(seen.error, PaginationError)
     assert f"far beyond the {told} rows" in str(seen.error)
     assert seen.ids == ([] if way == "collect" else list(range(1, 2 * told + 1001)))
@@ -229,18 +229,18 @@ def test_far_more_than_was_told(face: Face, way: str, told: int) -> None:
 
 @pytest.mark.row("H06")
 @pytest.mark.parametrize("told", [None, 7])
-def test_no_usable_total(face: Face, way: str, told: int | None) -> None:
+def test_no_usable_total(runner: Runner, way: str, told: int | None) -> None:
     """Without a total that can be believed a listing is read for as long as it has something new."""
     listing = Listing(stable(2000), total=lambda page: told if page == 1 else None)
-    assert read(face, listing, way).ids == list(range(1, 2001))
+    assert read(runner, listing, way).ids == list(range(1, 2001))
 
 
 @pytest.mark.row("H07")
-def test_broken(face: Face, way: str) -> None:
+def test_broken(runner: Runner, way: str) -> None:
     """A page that can't be had comes as an error behind the items before it, and tells where to go on."""
     broken = error_answer(500, "internal_error")
     listing = Listing(stable(70), total=70, refuse=lambda page, _: broken if page == 7 else None)
-    seen = read(face, listing, way, per_page=10)
+    seen = read(runner, listing, way, per_page=10)
     assert isinstance(seen.error, ServerError)
     assert seen.error.next_page == 7
     assert seen.ids == ([] if way == "collect" else list(range(1, 61)))
@@ -248,7 +248,7 @@ def test_broken(face: Face, way: str) -> None:
 
 
 @pytest.mark.row("H07")
-def test_first_page(face: Face) -> None:
+def test_first_page(runner: Runner) -> None:
     """So does the first page alone, wherever it is."""
     listing = Listing(stable(70), refuse=lambda _, number: error_answer(500, "internal_error") if number < 2 else None)
 
@@ -262,11 +262,11 @@ def test_first_page(face: Face) -> None:
         assert [item.id for item in page.items] == [item["id"] for item in rows(*range(21, 31))]
 
     with ScriptedServer(listing) as server, no_leaks():
-        face.run(scenario, base_url=server.url, retries=0)
+        runner.run(scenario, base_url=server.url, retries=0)
 
 
 @pytest.mark.row("H07")
-def test_going_on(face: Face) -> None:
+def test_going_on(runner: Runner) -> None:
     """After an error the same iterator asks for that page again, and `page=` begins there."""
     broken = error_answer(500, "internal_error")
     listing = Listing(stable(70), total=70, refuse=lambda page, number: broken if page == 7 and number < 8 else None)
@@ -287,16 +287,16 @@ def test_going_on(face: Face) -> None:
         assert [item.id for item in rest] == ids[60:]
 
     with ScriptedServer(listing) as server, no_leaks():
-        face.run(scenario, base_url=server.url, retries=0)
+        runner.run(scenario, base_url=server.url, retries=0)
 
 
 @pytest.mark.row("H08")
-def test_quota(face: Face, way: str) -> None:
+def test_quota(runner: Runner, way: str) -> None:
     """A quota that is renewed in hours ends a listing at once, and its place is kept."""
     body = {"error": {"code": "rate_limited", "message": "Rate limit exceeded"}}
     refusal = json_answer(429, body, {"Retry-After": "20000"})
     listing = Listing(stable(50), total=50, refuse=lambda page, _: refusal if page == 3 else None)
-    seen = read(face, listing, way, per_page=10)
+    seen = read(runner, listing, way, per_page=10)
     assert isinstance(seen.error, RateLimitError)
     assert (seen.error.next_page, seen.error.retry_after) == (3, 20000)
     assert seen.ids == ([] if way == "collect" else list(range(1, 21)))
@@ -316,15 +316,15 @@ def test_quota(face: Face, way: str) -> None:
         {"per_page": 10**9},
     ],
 )
-def test_odd_numbers(face: Face, way: str, meta: dict[str, object]) -> None:
+def test_odd_numbers(runner: Runner, way: str, meta: dict[str, object]) -> None:
     """Odd page numbers and sizes in the answers change nothing."""
     listing = Listing(stable(30), total=30, meta=meta)
-    assert read(face, listing, way, per_page=10).ids == list(range(1, 31))
+    assert read(runner, listing, way, per_page=10).ids == list(range(1, 31))
 
 
 @pytest.mark.row("H09")
 @pytest.mark.parametrize("meta", [b"", b', "meta": null', b', "meta": [1]', b', "meta": "x"'])
-def test_no_meta(face: Face, meta: bytes) -> None:
+def test_no_meta(runner: Runner, meta: bytes) -> None:
     """A page without any account of itself is one all the same."""
 
     def script(connection: Connection) -> None:
@@ -337,11 +337,11 @@ def test_no_meta(face: Face, meta: bytes) -> None:
         assert [item.id async for item in lexi.conversations()] == ["conv_1", "conv_2", "conv_3"]
 
     with ScriptedServer(script) as server, no_leaks(), must_not_hang():
-        face.run(scenario, base_url=server.url)
+        runner.run(scenario, base_url=server.url)
 
 
 @pytest.mark.row("H09")
-def test_unread_account(face: Face, caplog: pytest.LogCaptureFixture) -> None:
+def test_unread_account(runner: Runner, caplog: pytest.LogCaptureFixture) -> None:
     """What a page tells of itself and can't be read is kept as sent, beside what the contract does not name."""
     accounts: list[Any] = [{"per_page": 0, "total": "27", "page": 1, "cursor": "c"}, [1], None]
 
@@ -358,7 +358,7 @@ def test_unread_account(face: Face, caplog: pytest.LogCaptureFixture) -> None:
         assert [page.extra for page in pages[1:]] == [{"meta": [1]}, {}]
 
     with ScriptedServer(script) as server, no_leaks(), must_not_hang():
-        face.run(scenario, base_url=server.url)
+        runner.run(scenario, base_url=server.url)
     told = [each for each in caplog.messages if each.startswith("ignored")]
     assert told == ["ignored field=per_page", "ignored field=total", "ignored field=meta"]
 
@@ -372,7 +372,7 @@ def test_unread_account(face: Face, caplog: pytest.LogCaptureFixture) -> None:
     ],
     ids=lambda options: f"{next(iter(options))}",
 )
-def test_refused(face: Face, options: dict[str, Any]) -> None:
+def test_refused(runner: Runner, options: dict[str, Any]) -> None:
     """Page numbers and sizes that no service has are refused at the call; nothing is sent."""
 
     async def scenario(lexi: Any) -> None:
@@ -380,5 +380,5 @@ def test_refused(face: Face, options: dict[str, Any]) -> None:
             lexi.conversations(**options)
 
     with ScriptedServer(Listing(stable(1))) as server, no_leaks():
-        face.run(scenario, base_url=server.url)
+        runner.run(scenario, base_url=server.url)
         assert server.connections == 0

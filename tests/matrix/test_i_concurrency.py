@@ -27,11 +27,11 @@ from leadlex import ClientClosedError, ConfigurationError, RetryPolicy, StreamBu
 from tests.matrix.oracles import AT_ONCE, PATIENT, Log, check_secrets
 from tests.support.answers import chunk, json_answer, last_chunk, sse_head
 from tests.support.captures import CAPTURE_TEXT, encode_stream, text_events
-from tests.support.faces import API_KEY, AsyncFace, Face
 from tests.support.journal import Entry, Journal
 from tests.support.lexi import CHAT, SUMMARY, Answer, Cut, LexiScript, Lost
 from tests.support.process import ServerProcess
 from tests.support.resources import must_not_hang, no_leaks
+from tests.support.runners import API_KEY, AsyncRunner, Runner
 from tests.support.server import Connection, ScriptedServer, black_hole, dead_port
 
 BACKENDS = ("asyncio", "trio")
@@ -346,7 +346,7 @@ def test_the_callers_own_deadline(backend: str) -> None:
         with anyio.fail_after(300) as scope:
             async with anyio.create_task_group() as group:
                 group.start_soon(act, lexi)
-                await AsyncFace(backend).until(lambda: server.stalls == count)
+                await AsyncRunner(backend).until(lambda: server.stalls == count)
                 scope.deadline = anyio.current_time()
 
     async def main(server: ScriptedServer) -> None:
@@ -370,7 +370,7 @@ def test_a_nested_task_group(backend: str) -> None:
             async with anyio.create_task_group() as inner:
                 for act in (_chat, _stream, _stream):
                     inner.start_soon(act, lexi)
-                await AsyncFace(backend).until(lambda: server.stalls == 3)
+                await AsyncRunner(backend).until(lambda: server.stalls == 3)
                 inner.cancel_scope.cancel()
             outer.start_soon(_chat, lexi)
 
@@ -384,7 +384,7 @@ def test_a_nested_task_group(backend: str) -> None:
 # Trio tells of the generator inside too.
 @pytest.mark.filterwarnings("ignore:Async generator 'leadlex:ResourceWarning")
 @pytest.mark.row("I03")
-def test_left_without_closing(face: Face) -> None:
+def test_left_without_closing(runner: Runner) -> None:
     """A stream that is left by `break` frees its socket once it is dropped, and warns."""
 
     async def leave(lexi: Any) -> None:
@@ -394,18 +394,18 @@ def test_left_without_closing(face: Face) -> None:
     async def drop(lexi: Any, told: list[warnings.WarningMessage]) -> None:
         await leave(lexi)
         gc.collect()
-        await face.until(lambda: [each for each in told if "never closed" in str(each.message)])
+        await runner.until(lambda: [each for each in told if "never closed" in str(each.message)])
         told.clear()  # a warning holds its stream
 
     async def scenario(lexi: Any) -> None:
         with warnings.catch_warnings(record=True, action="always") as told:
             await drop(lexi, told)
         gc.collect()
-        await face.until(lambda: server.disconnects)
+        await runner.until(lambda: server.disconnects)
         await lexi.tasks()
 
     with no_leaks(), lexi_server(stream_fault=SILENT) as server:
-        face.run(scenario, **options(server))
+        runner.run(scenario, **options(server))
 
 
 @every_backend
@@ -433,7 +433,7 @@ def test_left_and_kept(backend: str) -> None:
 
 
 @pytest.mark.row("I04")
-def test_dropped_unread(face: Face) -> None:
+def test_dropped_unread(runner: Runner) -> None:
     """A stream that is never read sends nothing, whether it is dropped, closed or entered."""
 
     async def scenario(lexi: Any) -> None:
@@ -448,12 +448,12 @@ def test_dropped_unread(face: Face) -> None:
         gc.collect()
 
     with no_leaks(), lexi_server() as server:
-        face.run(scenario, **options(server))
+        runner.run(scenario, **options(server))
         assert (server.requests, server.connections) == ([], 0)
 
 
 @pytest.mark.row("I15")
-def test_an_exception_in_the_loop_body(face: Face) -> None:
+def test_an_exception_in_the_loop_body(runner: Runner) -> None:
     """What the caller raises while reading comes out unchanged, and the stream is closed."""
     mine = RuntimeError("mine")
 
@@ -471,21 +471,21 @@ def test_an_exception_in_the_loop_body(face: Face) -> None:
         await lexi.tasks()
 
     with no_leaks(), lexi_server(stream_fault=SILENT) as server:
-        face.run(scenario, **options(server))
+        runner.run(scenario, **options(server))
 
 
 # Two readers -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.row("I05")
-def test_two_readers(face: Face) -> None:
+def test_two_readers(runner: Runner) -> None:
     """The second reader of one stream is told that it is being read; the first gets everything."""
 
     async def scenario(lexi: Any) -> list[Any]:
         stream = lexi.stream_chat("Where is Jane Doe?")
 
         async def others() -> list[Any]:
-            await face.until(lambda: server.requests)
+            await runner.until(lambda: server.requests)
             errors: list[Any] = []
             for read in (stream.final_reply, stream.__anext__):
                 with pytest.raises(StreamBusyError) as caught:
@@ -494,7 +494,7 @@ def test_two_readers(face: Face) -> None:
             server.release()
             return errors
 
-        first, second = await face.together(lambda: read_all(stream), others)
+        first, second = await runner.together(lambda: read_all(stream), others)
         assert first == CAPTURE_TEXT
         assert isinstance(second, list)
         return second
@@ -505,21 +505,21 @@ def test_two_readers(face: Face) -> None:
         connection.send(*(plain.frame(piece) for piece in plain.body), last_chunk())
 
     with no_leaks(), lexi_server(stream_fault=pausing) as server:
-        assert len(face.run(scenario, **options(server))) == 2
+        assert len(runner.run(scenario, **options(server))) == 2
 
 
 @pytest.mark.row("I05")
-def test_closed_by_another(face: Face) -> None:
+def test_closed_by_another(runner: Runner) -> None:
     """A stream that another task or thread closes ends at once for its reader, and never as if it were whole."""
 
     async def scenario(lexi: Any) -> None:
         stream = lexi.stream_chat("Where is Jane Doe?")
 
         async def close() -> None:
-            await face.until(under_way)
+            await runner.until(under_way)
             await stream.aclose()
 
-        read, _ = await face.together(lambda: read_all(stream), close)
+        read, _ = await runner.together(lambda: read_all(stream), close)
         assert isinstance(read, StreamInterruptedError)
         assert read.charged == "unknown"
         assert stream.resumes == 0
@@ -531,7 +531,7 @@ def test_closed_by_another(face: Face) -> None:
 
     for fault in (SILENT, Lost("stall"), Lost("fin")):  # while it reads, waits for the head, rests before a retry
         with no_leaks(), lexi_server(stream_fault=fault) as server, log.collected():
-            face.run(scenario, **options(server, retries=LATE, timeout=ENDLESS))
+            runner.run(scenario, **options(server, retries=LATE, timeout=ENDLESS))
             assert len(server.requests) == 1
 
 
@@ -623,8 +623,8 @@ def test_a_hundred_threads_open_and_close() -> None:
 class Running:
     """Calls of one client that are under way in every phase, and how each of them ended."""
 
-    def __init__(self, face: Face, lexi: Any) -> None:
-        self._face = face
+    def __init__(self, runner: Runner, lexi: Any) -> None:
+        self._runner = runner
         self._lexi = lexi
         self._streams = [lexi.stream_chat("Where is Jane Doe?") for _ in range(2)]
 
@@ -642,13 +642,13 @@ class Running:
 
     async def under_way(self, server: ScriptedServer) -> None:
         """Wait until each call waits for what will not come, and the streams have handed something out."""
-        await self._face.until(lambda: server.stalls == 3 and len(server.requests) == 4)
-        await self._face.until(lambda: all(each.reply.thinking or each.reply.response for each in self._streams))
+        await self._runner.until(lambda: server.stalls == 3 and len(server.requests) == 4)
+        await self._runner.until(lambda: all(each.reply.thinking or each.reply.response for each in self._streams))
 
     async def until(self, close: Callable[[], Coroutine[Any, Any, Any]]) -> list[Any]:
         """Close while the calls run, and give what became of those."""
         kinds = [self._whole_stream, self._read, self._ask, self._rest]
-        ended = await self._face.together(*kinds, close)
+        ended = await self._runner.together(*kinds, close)
         return list(ended[:-1])
 
 
@@ -661,12 +661,12 @@ def _assert_closed(ended: list[Any]) -> None:
 
 
 @pytest.mark.row("I08")
-def test_closing_ends_what_runs(face: Face) -> None:
+def test_closing_ends_what_runs(runner: Runner) -> None:
     """Closing a client, even twice, ends its streams and calls as `ClientClosedError`."""
     faults = {"stream_fault": SILENT, "chat_fault": Lost("stall"), "times": 2}
 
     async def scenario(lexi: Any) -> None:
-        running = Running(face, lexi)
+        running = Running(runner, lexi)
 
         async def close() -> None:
             await running.under_way(server)
@@ -676,23 +676,23 @@ def test_closing_ends_what_runs(face: Face) -> None:
         _assert_closed(await running.until(close))
 
     with no_leaks(), lexi_server(**faults) as server:
-        face.run(scenario, **options(server, timeout=ENDLESS))
+        runner.run(scenario, **options(server, timeout=ENDLESS))
 
 
 @pytest.mark.row("I08")
-def test_closing_ends_what_waits_to_send(face: Face) -> None:
+def test_closing_ends_what_waits_to_send(runner: Runner) -> None:
     """Closing ends calls that wait for a free connection, for a connection to come about, or before a retry."""
 
     async def scenario(under_way: Callable[[], bool], lexi: Any) -> list[Any]:
         async def close() -> None:
-            await face.until(under_way)
+            await runner.until(under_way)
             await lexi.aclose()
 
         async def call() -> Any:
             begun.append(None)
             return await lexi.tasks()
 
-        return (await face.together(call, call, close))[:-1]
+        return (await runner.together(call, call, close))[:-1]
 
     begun: list[None] = []
     log = Log()
@@ -709,12 +709,12 @@ def test_closing_ends_what_waits_to_send(face: Face) -> None:
             (hole, 2, lambda: len(begun) == 6),
         ):
             given = options(full, base_url=url, max_connections=connections, retries=LATE, timeout=ENDLESS)
-            ended = face.run(functools.partial(scenario, under_way), **given)
+            ended = runner.run(functools.partial(scenario, under_way), **given)
             assert [(type(error), error.charged) for error in ended] == [(ClientClosedError, "no")] * 2
 
 
 @pytest.mark.row("I08")
-def test_leaving_by_an_exception_closes(face: Face) -> None:
+def test_leaving_by_an_exception_closes(runner: Runner) -> None:
     """A `with` block that is left by an exception closes the client, and the exception comes out unchanged."""
     mine = RuntimeError("mine")
     kept: list[Any] = []
@@ -727,7 +727,7 @@ def test_leaving_by_an_exception_closes(face: Face) -> None:
 
     with no_leaks(), lexi_server(stream_fault=SILENT) as server:
         with pytest.raises(RuntimeError) as caught:
-            face.run(scenario, **options(server))
+            runner.run(scenario, **options(server))
         assert caught.value is mine
         assert server.wait_for_disconnect()
         kept.clear()
@@ -741,7 +741,7 @@ def test_closing_from_another_loop(backend: str) -> None:
     under_way = threading.Event()
 
     async def work(lexi: leadlex.AsyncLeadLex) -> None:
-        running = Running(AsyncFace(backend), lexi)
+        running = Running(AsyncRunner(backend), lexi)
 
         async def tell() -> None:
             await running.under_way(server)
@@ -775,7 +775,7 @@ def test_closing_leaves_the_users_own_client(backend: str) -> None:
             lexi = leadlex.AsyncLeadLex(**options(server, http_client=mine))
             async with anyio.create_task_group() as group:
                 group.start_soon(_expect_closed, lexi)
-                await AsyncFace(backend).until(lambda: server.stalls)
+                await AsyncRunner(backend).until(lambda: server.stalls)
                 await lexi.aclose()
             assert server.wait_for_disconnect()
             assert not mine.is_closed
@@ -790,7 +790,7 @@ async def _expect_closed(lexi: Any) -> None:
 
 
 @pytest.mark.row("I09")
-def test_use_after_close(face: Face) -> None:
+def test_use_after_close(runner: Runner) -> None:
     """Every call of a closed client, of its copies and handles is a `ClientClosedError`, and nothing is sent."""
 
     async def scenario(lexi: Any) -> None:
@@ -823,7 +823,7 @@ def test_use_after_close(face: Face) -> None:
         await copy.aclose()
 
     with no_leaks(), lexi_server() as server:
-        face.run(scenario, **options(server))
+        runner.run(scenario, **options(server))
         assert server.requests == []
 
 
@@ -893,7 +893,7 @@ def test_closing_beside_a_loop_that_rests() -> None:
         with must_not_hang(10):
             asyncio.run(lexi.aclose())
         assert not server.disconnects
-        loop.run_until_complete(AsyncFace("asyncio").until(lambda: server.disconnects))
+        loop.run_until_complete(AsyncRunner("asyncio").until(lambda: server.disconnects))
         loop.close()
 
 
@@ -945,7 +945,7 @@ def test_a_sync_call_from_the_loops_thread() -> None:
 
 @pytest.mark.row("I16")
 @pytest.mark.parametrize("on", ["request", "response"])
-def test_a_hook_that_raises(face: Face, on: str) -> None:
+def test_a_hook_that_raises(runner: Runner, on: str) -> None:
     """An exception of a user's hook comes out as an error of leadlex, leaks nothing, and the next call is well."""
     raises = iter([True, True])
 
@@ -961,11 +961,11 @@ def test_a_hook_that_raises(face: Face, on: str) -> None:
         assert (await lexi.stream_chat("Hi").final_reply()).response == CAPTURE_TEXT
 
     with no_leaks(), lexi_server() as server:
-        face.run(scenario, **options(server, http_client=hooked(hook, on), retries=0))
+        runner.run(scenario, **options(server, http_client=hooked(hook, on), retries=0))
 
 
 @pytest.mark.row("I16")
-def test_a_log_handler_that_raises(face: Face, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_handler_that_raises(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     """A log handler that raises does not end a stream that was paid for."""
 
     class Broken(logging.Handler):
@@ -981,7 +981,7 @@ def test_a_log_handler_that_raises(face: Face, monkeypatch: pytest.MonkeyPatch) 
         assert (await lexi.stream_chat("Hi").final_reply()).response == CAPTURE_TEXT
 
     with no_leaks(), lexi_server(stream_fault=Answer(503)) as server:
-        face.run(scenario, **options(server))
+        runner.run(scenario, **options(server))
 
 
 @pytest.mark.row("I17")
@@ -1023,7 +1023,7 @@ user = contextvars.ContextVar("user", default="nobody")
 
 
 @pytest.mark.row("I18")
-def test_context_variables(face: Face) -> None:
+def test_context_variables(runner: Runner) -> None:
     """A hook sees the caller's context variables, on both clients, in calls and in streams."""
     seen: list[str] = []
 
@@ -1039,7 +1039,7 @@ def test_context_variables(face: Face) -> None:
             user.reset(token)
 
     with no_leaks(), lexi_server(bodies=ONE_PAGE) as server:
-        face.run(scenario, **options(server, http_client=hooked(look)))
+        runner.run(scenario, **options(server, http_client=hooked(look)))
     assert seen == ["Ada"] * 3 + ["Grace"] * 3
 
 

@@ -24,10 +24,10 @@ import leadlex
 from leadlex._portal import calls, loop_thread, pump
 from tests.matrix.oracles import PATIENT
 from tests.support.captures import LONG, text_of
-from tests.support.faces import API_KEY
 from tests.support.lexi import CHAT, Answer, Cut, LexiScript, Lost, Slow
 from tests.support.programs import Ended, Python, pythons
 from tests.support.resources import no_leaks
+from tests.support.runners import API_KEY
 from tests.support.server import ScriptedServer, black_hole
 from tests.support.tls import authority_pem, identity
 

@@ -21,12 +21,12 @@ import pytest
 import leadlex
 from leadlex import APIResponseError, AuthenticationError, ConfigurationError
 from tests.matrix.oracles import CALLS, CHARGED, Call, Log, check_secrets, locals_of, observe, spoiled
-from tests.support.faces import API_KEY, AsyncFace, Face
 from tests.support.lexi import Answer, LexiScript, Lost
 from tests.support.proxy import Proxy
+from tests.support.runners import API_KEY, AsyncRunner, Runner
 from tests.support.server import ScriptedServer
 
-ONE_FACE = AsyncFace("asyncio")
+ONE_RUNNER = AsyncRunner("asyncio")
 PLACES = ["https://evil.example/", "http://evil.example/", "https://eu.data.leadlex.com/", "/v1/same"]
 HOSTILE = "Pay \x1b[2J\x1b]0;owned\x07 now\r\nSet-Cookie: a\u202egpj.exe"
 
@@ -48,15 +48,15 @@ def no_environment(environ: MutableMapping[str, str]) -> None:
 def test_redirects(call: Call, status: int, place: str) -> None:
     """A redirect to anywhere, the same host too, is not followed: nobody else gets the key, or the question again."""
     with ScriptedServer(spoiled(call, Answer(status, headers=[("Location", place)]))) as server:
-        seen = observe(ONE_FACE, call, server)
+        seen = observe(ONE_RUNNER, call, server)
         seen.expect(APIResponseError, charged=CHARGED[call], attempts=1, says=f"redirect to {re.escape(place)}")
         assert len(server.requests) == 2  # the call, and the one that shows that all is well
 
 
 @pytest.mark.row("L14")
-def test_shown(face: Face) -> None:
+def test_shown(runner: Runner) -> None:
     """No way of showing, copying or storing a client tells its key; only a copy of an error is made."""
-    lexi = face.make(api_key=API_KEY, base_url="https://leadlex.invalid")
+    lexi = runner.make(api_key=API_KEY, base_url="https://leadlex.invalid")
     client: Any = getattr(lexi, "_value", lexi)
     inner = getattr(client, "_wrapped", client)
     things = [client, inner, inner._transport, inner._transport.settings, inner._transport.settings.key]
@@ -70,21 +70,21 @@ def test_shown(face: Face) -> None:
 
 @pytest.mark.row("L15", "L23")
 @pytest.mark.parametrize("call", CALLS)
-def test_logs(face: Face, call: Call) -> None:
+def test_logs(runner: Runner, call: Call) -> None:
     """At every level of every logger stand neither the key nor what was asked or answered."""
     secret = "Settle Doe v. Roe for 40,000"
     with ScriptedServer(LexiScript()) as server, (log := Log()).collected():
-        observe(face, call, server, message=secret)
+        observe(runner, call, server, message=secret)
     assert log.lines
     check_secrets(log.lines, None, secret, "Proposal stage", "Added 20 contacts")
 
 
 @pytest.mark.row("L16", "L23")
 @pytest.mark.parametrize("call", CALLS)
-def test_tracebacks(face: Face, call: Call) -> None:
+def test_tracebacks(runner: Runner, call: Call) -> None:
     """A debugger that stores the locals of a traceback finds no key and no question in leadlex's frames."""
     with ScriptedServer(spoiled(call, Lost("rst"), times=9)) as server:
-        seen = observe(face, call, server, healed=None)
+        seen = observe(runner, call, server, healed=None)
     assert isinstance(seen.error, leadlex.LeadLexError)
     assert list(locals_of(seen.error.__traceback__))  # there was something to look at
     check_secrets(list(locals_of(seen.error.__traceback__)), seen.error, seen.message)
@@ -92,14 +92,14 @@ def test_tracebacks(face: Face, call: Call) -> None:
 
 @pytest.mark.row("L17")
 @pytest.mark.parametrize("call", CALLS)
-def test_echoes(face: Face, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_echoes(runner: Runner, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that sends the key back, in a body or a header, finds no one who repeats it."""
     body = {"error": {"code": "invalid_key", "message": f"Bad header: Bearer {API_KEY}"}}
     echo = Answer(401, body, headers=[("X-Request-ID", f"req_{API_KEY}")])
     # httpcore logs, at DEBUG, the raw headers of an answer, which are the server's own words.
     monkeypatch.setattr(logging.getLogger("httpcore.http11"), "disabled", True)
     with ScriptedServer(spoiled(call, echo)) as server:
-        seen = observe(face, call, server)
+        seen = observe(runner, call, server)
     seen.expect(AuthenticationError, charged="no")
     assert isinstance(seen.error, AuthenticationError)
     told = [seen.error.message, seen.error.body, seen.error.request_id, *seen.error.meta.headers.values()]  # type: ignore[union-attr]  # it has
@@ -108,11 +108,11 @@ def test_echoes(face: Face, call: Call, monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.row("L18")
 @pytest.mark.parametrize("call", CALLS)
-def test_escapes(face: Face, call: Call) -> None:
+def test_escapes(runner: Runner, call: Call) -> None:
     """What a server says reaches a terminal or a log without its control characters; the error has it as sent."""
     answer = Answer(400, {"error": {"code": "validation_error", "message": HOSTILE}})
     with ScriptedServer(spoiled(call, answer)) as server, (log := Log()).collected():
-        seen = observe(face, call, server)
+        seen = observe(runner, call, server)
     seen.expect(leadlex.BadRequestError, charged="no", message=HOSTILE)
     assert str(seen.error).isprintable()
     assert repr(seen.error).isprintable()
@@ -120,12 +120,12 @@ def test_escapes(face: Face, call: Call) -> None:
 
 
 @pytest.mark.row("L19")
-def test_plain_proxies(face: Face, environ: MutableMapping[str, str]) -> None:
+def test_plain_proxies(runner: Runner, environ: MutableMapping[str, str]) -> None:
     """A proxy never sees a plain request with the key in it: plain http is for this machine, which needs none."""
     with ScriptedServer(LexiScript()) as server, Proxy() as proxy:
         for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
             environ[name] = proxy.url
-        observe(face, "chat", server).expect(None)
+        observe(runner, "chat", server).expect(None)
         assert not proxy.asked
 
 

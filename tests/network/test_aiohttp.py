@@ -33,24 +33,24 @@ from leadlex import (
 from tests.matrix.oracles import CALLS, CHARGED, PATIENT, REPEATED, Call, observe, spoiled
 from tests.support.answers import answer, chunk, json_answer, sse_head
 from tests.support.captures import CAPTURE, CAPTURE_EVENTS, CAPTURE_TEXT
-from tests.support.faces import API_KEY, AsyncFace, Face, SyncFace
 from tests.support.lexi import BODIES, CHAT, Answer, Cut, Ending, Fault, LexiScript, Lost, Plain, Raw, operation_of
 from tests.support.process import ServerProcess
 from tests.support.resources import must_not_hang, no_leaks
+from tests.support.runners import API_KEY, AsyncRunner, Runner, SyncRunner
 from tests.support.server import Connection, ScriptedServer, dead_port, per_connection
 from tests.support.tls import authority_pem, identity
 
-FACES: list[Face] = [AsyncFace("asyncio"), SyncFace()]
+RUNNERS: list[Runner] = [AsyncRunner("asyncio"), SyncRunner()]
 
 #: The first event of the capture, as far as the blank line that ends it.
 FIRST = CAPTURE.index(b"\n\n") + 2
 DONE = CAPTURE.index(b"\n\ndata: [DONE]") + 2
 
 
-@pytest.fixture(params=FACES, ids=lambda face: face.name)
-def face(request: pytest.FixtureRequest) -> Face:
-    """Give each face that aiohttp can serve."""
-    found: Face = request.param
+@pytest.fixture(params=RUNNERS, ids=lambda runner: runner.name)
+def runner(request: pytest.FixtureRequest) -> Runner:
+    """Give each runner that aiohttp can serve."""
+    found: Runner = request.param
     return found
 
 
@@ -78,7 +78,7 @@ def times(**clocks: float) -> Timeout:
 
 @pytest.mark.parametrize("size", [None, 1])
 @pytest.mark.parametrize("framing", ["chunked", "close", "length"])
-def test_a_stream_is_the_same(face: Face, framing: Any, size: int | None) -> None:
+def test_a_stream_is_the_same(runner: Runner, framing: Any, size: int | None) -> None:
     """The capture gives its six events, however it is framed and cut."""
 
     async def scenario(lexi: Any) -> list[str]:
@@ -86,12 +86,12 @@ def test_a_stream_is_the_same(face: Face, framing: Any, size: int | None) -> Non
 
     script = LexiScript(framing=framing, sizes=(size,) if size else ())
     with ScriptedServer(script) as server, no_leaks():
-        names = face.run(scenario, **over(base_url=server.url))
+        names = runner.run(scenario, **over(base_url=server.url))
     assert names == ["Thinking", "ToolStep", "ToolStep", "TextDelta", "TextDelta", "Done"]
     assert len(names) == len(CAPTURE_EVENTS)
 
 
-def test_a_connection_is_used_again(face: Face) -> None:
+def test_a_connection_is_used_again(runner: Runner) -> None:
     """Streams and calls that follow each other share one connection."""
 
     async def scenario(lexi: Any) -> None:
@@ -101,7 +101,7 @@ def test_a_connection_is_used_again(face: Face) -> None:
             assert (await lexi.chat("Hi")).response == CHAT["response"]
 
     with ScriptedServer(LexiScript()) as server:
-        face.run(scenario, **over(base_url=server.url))
+        runner.run(scenario, **over(base_url=server.url))
         assert server.connections == 1
 
 
@@ -126,7 +126,7 @@ def test_a_client_without_use_is_closed() -> None:
     anyio.run(aiohttp_client().aclose)
 
 
-def test_a_large_message_is_sent_whole(face: Face) -> None:
+def test_a_large_message_is_sent_whole(runner: Runner) -> None:
     """A body above what is written at once arrives byte for byte, without a warning."""
     message = "x" * (3 << 20)
 
@@ -134,11 +134,11 @@ def test_a_large_message_is_sent_whole(face: Face) -> None:
         await lexi.chat(message)
 
     with ScriptedServer(LexiScript()) as server:
-        face.run(scenario, **over(base_url=server.url))
+        runner.run(scenario, **over(base_url=server.url))
         assert server.requests[0].json == {"message": message}
 
 
-def test_the_target_is_sent_as_it_is(face: Face) -> None:
+def test_the_target_is_sent_as_it_is(runner: Runner) -> None:
     """What httpx would send is sent: nothing is quoted, unquoted or normalised on the way."""
 
     async def scenario(lexi: Any) -> None:
@@ -149,7 +149,7 @@ def test_the_target_is_sent_as_it_is(face: Face) -> None:
     targets: list[list[str]] = []
     for options in ({}, over()):
         with ScriptedServer(LexiScript(other_fault=[_as_asked, Answer(404)])) as server:
-            face.run(scenario, base_url=server.url, **options)
+            runner.run(scenario, base_url=server.url, **options)
             targets.append([request.target for request in server.requests])
             heads = {request.headers["user-agent"] for request in server.requests}
             assert all(agent.startswith("leadlex-python/") for agent in heads)
@@ -160,7 +160,7 @@ def _as_asked(connection: Connection, plain: Plain) -> None:
     plain.send(connection)
 
 
-def test_cookies_and_redirects_are_ignored(face: Face) -> None:
+def test_cookies_and_redirects_are_ignored(runner: Runner) -> None:
     """A cookie is not sent back, and the key goes to no other place."""
 
     async def scenario(lexi: Any) -> None:
@@ -175,7 +175,7 @@ def test_cookies_and_redirects_are_ignored(face: Face) -> None:
         Answer(302, {}, headers={"Location": "/elsewhere"}),
     ]
     with ScriptedServer(LexiScript(other_fault=faults)) as server:
-        face.run(scenario, **over(base_url=server.url))
+        runner.run(scenario, **over(base_url=server.url))
         assert not any("cookie" in request.headers for request in server.requests)
         assert len(server.requests) == 3
 
@@ -185,10 +185,10 @@ def test_cookies_and_redirects_are_ignored(face: Face) -> None:
 
 @pytest.mark.parametrize("how", ["fin", "rst", "stall", "end"])
 @pytest.mark.parametrize("after", [0, FIRST - 1, FIRST, 200, DONE - 30])
-def test_a_cut_stream_is_continued(face: Face, after: int, how: Ending) -> None:
+def test_a_cut_stream_is_continued(runner: Runner, after: int, how: Ending) -> None:
     """A stream cut anywhere goes on under its key, is charged once, and nothing is handed out twice."""
     with ScriptedServer(spoiled("stream", Cut(after, how))) as server:
-        seen = observe(face, "stream", server, **over(timeout=times(idle=0.25)))
+        seen = observe(runner, "stream", server, **over(timeout=times(idle=0.25)))
         seen.expect(None, text=CAPTURE_TEXT, attempts=2)
         assert len({request.idempotency_key for request in server.requests[:2]}) == 1
 
@@ -200,31 +200,31 @@ HALVES = [
 
 
 @pytest.mark.parametrize("fault", HALVES, ids=str)
-def test_half_an_answer_is_no_answer(face: Face, fault: Cut) -> None:
+def test_half_an_answer_is_no_answer(runner: Runner, fault: Cut) -> None:
     """Without resuming, a cut stream is an interruption with what came, however it was cut."""
     with ScriptedServer(spoiled("stream", fault)) as server:
-        seen = observe(face, "stream", server, **over(timeout=times(idle=0.25), retries=0, resume=False))
+        seen = observe(runner, "stream", server, **over(timeout=times(idle=0.25), retries=0, resume=False))
         seen.expect(StreamInterruptedError, charged="unknown", attempts=1)
 
 
-def test_what_came_before_a_reset_counts(face: Face) -> None:
+def test_what_came_before_a_reset_counts(runner: Runner) -> None:
     """A stream whose `done` came is whole, even where the reset is noticed first."""
     with ScriptedServer(spoiled("stream", Cut(DONE, "rst"))) as server:
-        observe(face, "stream", server, **over(retries=0, resume=False)).expect(None, text=CAPTURE_TEXT, attempts=1)
+        observe(runner, "stream", server, **over(retries=0, resume=False)).expect(None, text=CAPTURE_TEXT, attempts=1)
 
 
-def test_another_generation_is_not_spliced(face: Face) -> None:
+def test_another_generation_is_not_spliced(runner: Runner) -> None:
     """A continuation that differs is told, and never joined."""
     with ScriptedServer(spoiled("stream", Cut(DONE - 30), personality="regen")) as server:
-        observe(face, "stream", server, **over()).expect(StreamDivergedError, charged="unknown")
+        observe(runner, "stream", server, **over()).expect(StreamDivergedError, charged="unknown")
 
 
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("fault", [Lost("fin"), Lost("rst"), Lost("fin", after=20)], ids=["fin", "rst", "in the head"])
-def test_a_lost_answer(face: Face, call: Call, fault: Lost) -> None:
+def test_a_lost_answer(runner: Runner, call: Call, fault: Lost) -> None:
     """An answer that is lost is asked for again where that is free, and never by `chat`."""
     with ScriptedServer(spoiled(call, fault)) as server:
-        seen = observe(face, call, server, **over())
+        seen = observe(runner, call, server, **over())
         if call == "chat":
             seen.expect(APIConnectionError, charged="unknown", attempts=1)
         else:
@@ -239,7 +239,7 @@ _ASK: dict[Call, Callable[[Any], Any]] = {
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
-def test_aiohttp_repeats_nothing_by_itself(face: Face, method: str) -> None:
+def test_aiohttp_repeats_nothing_by_itself(runner: Runner, method: str) -> None:
     """A kept connection that breaks as it is used again is seen by the retry rule, which counts every attempt."""
 
     async def scenario(lexi: Any) -> None:
@@ -253,19 +253,19 @@ def test_aiohttp_repeats_nothing_by_itself(face: Face, method: str) -> None:
         connection.receive_request()
 
     with ScriptedServer(once_then_gone) as server:
-        face.run(scenario, **over(base_url=server.url, retries=0))
+        runner.run(scenario, **over(base_url=server.url, retries=0))
         assert len(server.requests) == 2
 
 
 @pytest.mark.parametrize("raw", [b"Hello, this is no HTTP\r\n\r\n", b"HTTP/1.1 200 OK\r\nno colon\r\n\r\n"])
-def test_an_answer_that_is_not_http(face: Face, raw: bytes) -> None:
+def test_an_answer_that_is_not_http(runner: Runner, raw: bytes) -> None:
     """Bytes that are not HTTP are an answer that can't be used."""
     with ScriptedServer(spoiled("chat", Raw(raw))) as server:
-        observe(face, "chat", server, **over()).expect(APIResponseError, charged="unknown", attempts=1)
+        observe(runner, "chat", server, **over()).expect(APIResponseError, charged="unknown", attempts=1)
 
 
 @pytest.mark.parametrize("size", [b"zz", b"-5"])
-def test_a_bad_chunk_is_a_break(face: Face, size: bytes) -> None:
+def test_a_bad_chunk_is_a_break(runner: Runner, size: bytes) -> None:
     """A chunk whose size is none breaks a stream off where it stands, at once, though aiohttp tells no reader."""
 
     def spoil(connection: Connection, plain: Plain) -> None:
@@ -275,29 +275,29 @@ def test_a_bad_chunk_is_a_break(face: Face, size: bytes) -> None:
         connection.stall()
 
     with ScriptedServer(spoiled("stream", spoil)) as server:
-        seen = observe(face, "stream", server, **over(retries=0, resume=False))
+        seen = observe(runner, "stream", server, **over(retries=0, resume=False))
         seen.expect(StreamInterruptedError, charged="unknown", attempts=1, says="no HTTP")
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_a_bad_chunk_with_the_head(face: Face, call: Call) -> None:
+def test_a_bad_chunk_with_the_head(runner: Runner, call: Call) -> None:
     """A bad chunk that comes in one read with its head takes that along: the answer is lost, as any that broke."""
     bad = Raw(sse_head() + b"zz\r\nhello\r\n")
     with ScriptedServer(spoiled(call, bad, times=REPEATED[call])) as server:
-        seen = observe(face, call, server, **over())
+        seen = observe(runner, call, server, **over())
         seen.expect(APIConnectionError, charged=CHARGED[call], attempts=REPEATED[call], says="chunk")
 
 
-def test_a_json_body_that_breaks_off(face: Face) -> None:
+def test_a_json_body_that_breaks_off(runner: Runner) -> None:
     """A reply that ends before its length is lost, not shortened."""
     with ScriptedServer(spoiled("chat", Cut(10))) as server:
-        observe(face, "chat", server, **over()).expect(APIConnectionError, charged="unknown", attempts=1)
+        observe(runner, "chat", server, **over()).expect(APIConnectionError, charged="unknown", attempts=1)
 
 
-def test_an_answer_without_a_body(face: Face) -> None:
+def test_an_answer_without_a_body(runner: Runner) -> None:
     """A 204 is no reply, and has no body to wait for."""
     with ScriptedServer(spoiled("chat", Answer(204, b""))) as server:
-        observe(face, "chat", server, **over()).expect(APIResponseError, charged="unknown")
+        observe(runner, "chat", server, **over()).expect(APIResponseError, charged="unknown")
 
 
 # Clocks ------------------------------------------------------------------------------------------------------------
@@ -320,33 +320,33 @@ CLOCKED: dict[str, tuple[Fault, Timeout, type[leadlex.LeadLexError]]] = {
 
 
 @pytest.mark.parametrize("name", CLOCKED)
-def test_every_clock_of_a_stream(face: Face, name: str) -> None:
+def test_every_clock_of_a_stream(runner: Runner, name: str) -> None:
     """A server that falls silent, or only pings, is given up after the clock that says so."""
     fault, timeout, kind = CLOCKED[name]
     with ScriptedServer(spoiled("stream", fault, times=9)) as server:
         options = over(timeout=timeout, retries=0, resume=False)
-        seen = observe(face, "stream", server, deadline=0.3, **options)
+        seen = observe(runner, "stream", server, deadline=0.3, **options)
     seen.expect(kind, charged="unknown")
     error = seen.error.__cause__ if kind is StreamInterruptedError and seen.error else seen.error
     assert isinstance(error, APITimeoutError)
     assert error.clock == name.partition(",")[0]
 
 
-def test_total_of_a_json_call(face: Face) -> None:
+def test_total_of_a_json_call(runner: Runner) -> None:
     """A reply that never comes ends with `total`, and Lexi may think until then whatever `idle` is."""
     with ScriptedServer(spoiled("chat", Lost("stall"))) as server:
-        seen = observe(face, "chat", server, deadline=0.4, **over(timeout=times(idle=0.1, total=0.4)))
+        seen = observe(runner, "chat", server, deadline=0.4, **over(timeout=times(idle=0.1, total=0.4)))
         seen.expect(APITimeoutError, charged="unknown", clock="total")
 
 
-def test_idle_of_a_json_body(face: Face) -> None:
+def test_idle_of_a_json_body(runner: Runner) -> None:
     """A reply that stops in its middle ends with `idle`."""
     with ScriptedServer(spoiled("chat", Cut(10, "stall"))) as server:
-        seen = observe(face, "chat", server, deadline=0.3, **over(timeout=times(idle=0.3)))
+        seen = observe(runner, "chat", server, deadline=0.3, **over(timeout=times(idle=0.3)))
         seen.expect(APITimeoutError, charged="unknown", clock="idle")
 
 
-def test_a_slow_reader_is_not_the_servers_fault(face: Face) -> None:
+def test_a_slow_reader_is_not_the_servers_fault(runner: Runner) -> None:
     """The clocks stand still while nobody waits for the network: what came meanwhile is not lost."""
 
     def in_two(connection: Connection, plain: Plain) -> None:
@@ -361,20 +361,20 @@ def test_a_slow_reader_is_not_the_servers_fault(face: Face) -> None:
         async for _ in lexi.stream_chat("Hi"):
             count += 1
             if count == 1:
-                await face.sleep(0.7)
+                await runner.sleep(0.7)
         return count
 
     with ScriptedServer(LexiScript(stream_fault=in_two)) as server:
         options = over(timeout=times(idle=0.3, event_idle=0.4), retries=0, resume=False)
-        assert face.run(scenario, base_url=server.url, **options) == len(CAPTURE_EVENTS)
+        assert runner.run(scenario, base_url=server.url, **options) == len(CAPTURE_EVENTS)
 
 
 @pytest.mark.parametrize("call", ["chat", "stream"])
-def test_a_server_that_does_not_read(face: Face, call: Call) -> None:
+def test_a_server_that_does_not_read(runner: Runner, call: Call) -> None:
     """A large request that nobody takes is given up after `write`."""
     with no_leaks(), ScriptedServer(Connection.stall, buffers=4096) as server, must_not_hang(10):
         with pytest.raises(APITimeoutError) as caught:
-            face.run(_ask_much[call], base_url=server.url, **over(timeout=times(write=0.3), retries=0))
+            runner.run(_ask_much[call], base_url=server.url, **over(timeout=times(write=0.3), retries=0))
         assert (caught.value.clock, caught.value.charged) == ("write", "unknown")
 
 
@@ -386,7 +386,7 @@ _ask_much: dict[Call, Callable[[Any], Any]] = {
 
 
 @pytest.mark.parametrize("size", [40, 1 << 16])
-def test_a_flood_of_comments(face: Face, size: int) -> None:
+def test_a_flood_of_comments(runner: Runner, size: int) -> None:
     """Comments that never stop coming are no event, even where there is always one to be read at once."""
 
     def flood(connection: Connection, plain: Plain) -> None:
@@ -396,12 +396,12 @@ def test_a_flood_of_comments(face: Face, size: int) -> None:
 
     with ScriptedServer(spoiled("stream", flood, times=9)) as server:
         options = over(timeout=times(first_event=0.3), retries=0)
-        seen = observe(face, "stream", server, deadline=2.0, **options)
+        seen = observe(runner, "stream", server, deadline=2.0, **options)
     assert isinstance(seen.error, StreamInterruptedError | APITimeoutError)
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_a_full_pool_is_proved(face: Face, call: Call) -> None:
+def test_a_full_pool_is_proved(runner: Runner, call: Call) -> None:
     """Who waits for a connection in vain has sent nothing, and is told how many are in use."""
 
     async def scenario(lexi: Any) -> None:
@@ -415,7 +415,7 @@ def test_a_full_pool_is_proved(face: Face, call: Call) -> None:
 
     with ScriptedServer(LexiScript(stream_fault=Cut(FIRST, "stall"))) as server:
         made = lambda: aiohttp_client(max_connections=1)  # noqa: E731  # a maker, as a user writes it
-        face.run(scenario, base_url=server.url, http_client=made, timeout=times(pool=0.2), retries=0)
+        runner.run(scenario, base_url=server.url, http_client=made, timeout=times(pool=0.2), retries=0)
         assert len(server.requests) == 2
 
 
@@ -551,24 +551,24 @@ def proxied(environ: MutableMapping[str, str]) -> Callable[[str], None]:
 
 
 @pytest.mark.usefixtures("trusted")
-def test_tls(face: Face) -> None:
+def test_tls(runner: Runner) -> None:
     """`SSL_CERT_FILE` says who is trusted."""
     with ScriptedServer(LexiScript(), tls=identity()) as server:
-        observe(face, "stream", server, **over()).expect(None, attempts=1)
+        observe(runner, "stream", server, **over()).expect(None, attempts=1)
 
 
 @pytest.mark.usefixtures("trusted")
 @pytest.mark.parametrize("kind", ["unknown_ca", "wrong_name", "expired"])
-def test_a_bad_certificate(face: Face, kind: Any) -> None:
+def test_a_bad_certificate(runner: Runner, kind: Any) -> None:
     """A certificate that can't be trusted gets no request, and the error says why."""
     with ScriptedServer(LexiScript(), tls=identity(kind)) as server:
         with pytest.raises(APIConnectionError, match="certificate"):
-            face.run(_ASK["chat"], **over(base_url=server.url, retries=0))
+            runner.run(_ASK["chat"], **over(base_url=server.url, retries=0))
         assert not server.requests
 
 
 @pytest.mark.usefixtures("trusted")
-def test_through_a_proxy(face: Face, proxied: Callable[[str], None]) -> None:
+def test_through_a_proxy(runner: Runner, proxied: Callable[[str], None]) -> None:
     """The environment's proxy is asked to connect, with its own user and password and without the key."""
 
     def tunnel(connection: Connection) -> None:
@@ -582,7 +582,7 @@ def test_through_a_proxy(face: Face, proxied: Callable[[str], None]) -> None:
 
     with ScriptedServer(tunnel) as proxy:
         proxied(proxy.url.replace("http://", "http://user:secret@"))
-        face.run(_ASK["stream"], **over(base_url="https://localhost", retries=0))
+        runner.run(_ASK["stream"], **over(base_url="https://localhost", retries=0))
         assert [operation_of(request) for request in proxy.requests] == ["", "streamChat"]
 
 
@@ -592,33 +592,35 @@ def _refuse(connection: Connection) -> None:
 
 
 def test_a_proxy_never_learns_a_key(
-    face: Face, environ: MutableMapping[str, str], proxied: Callable[[str], None]
+    runner: Runner, environ: MutableMapping[str, str], proxied: Callable[[str], None]
 ) -> None:
     """Plain http, which is only for this machine, goes past every proxy."""
     with ScriptedServer(LexiScript()) as server, dead_port() as nowhere:
         proxied(nowhere)
         environ["HTTP_PROXY"] = nowhere
         environ["http_proxy"] = nowhere
-        face.run(_ASK["chat"], **over(base_url=server.url, retries=0))
+        runner.run(_ASK["chat"], **over(base_url=server.url, retries=0))
 
 
-def test_no_proxy(face: Face, environ: MutableMapping[str, str], proxied: Callable[[str], None]) -> None:
+def test_no_proxy(runner: Runner, environ: MutableMapping[str, str], proxied: Callable[[str], None]) -> None:
     """What `NO_PROXY` names, by host and port, is reached past the proxy."""
     with ScriptedServer(per_connection(_refuse)) as proxy, ScriptedServer(LexiScript(), tls=identity()) as server:
         proxied(proxy.url)
         environ["NO_PROXY"] = server.url.removeprefix("https://")
         with pytest.raises(APIConnectionError, match="certificate"):
-            face.run(_ASK["chat"], **over(base_url=server.url, retries=0))
+            runner.run(_ASK["chat"], **over(base_url=server.url, retries=0))
         assert not proxy.connections
 
 
-def test_a_socks_proxy_is_refused(face: Face, monkeypatch: pytest.MonkeyPatch, proxied: Callable[[str], None]) -> None:
+def test_a_socks_proxy_is_refused(
+    runner: Runner, monkeypatch: pytest.MonkeyPatch, proxied: Callable[[str], None]
+) -> None:
     """SOCKS is unknown to aiohttp, which is said before anything is sent."""
     proxied("socks5://localhost:1")
     package = SimpleNamespace(SOCKS5AuthMethodsRequest=None)
     monkeypatch.setitem(sys.modules, "socksio", package)  # as if the package for SOCKS were there
     with pytest.raises(ConfigurationError, match="SOCKS") as caught:
-        face.run(_ASK["chat"], **over(base_url="https://localhost"))
+        runner.run(_ASK["chat"], **over(base_url="https://localhost"))
     assert caught.value.charged == "no"
 
 
@@ -626,7 +628,7 @@ def test_under_trio() -> None:
     """Under trio it says that it can't, before anything is sent."""
     with ScriptedServer(LexiScript()) as server:
         with pytest.raises(ConfigurationError, match="asyncio only") as caught:
-            AsyncFace("trio").run(_ASK["chat"], **over(base_url=server.url))
+            AsyncRunner("trio").run(_ASK["chat"], **over(base_url=server.url))
         assert caught.value.charged == "no"
         assert not server.connections
 
@@ -647,7 +649,7 @@ def test_the_extra_loads_when_it_is_used() -> None:
 
 
 @pytest.mark.parametrize("clock", ["idle", "event_idle"])
-def test_other_transports_have_an_idle_clock(face: Face, clock: str) -> None:
+def test_other_transports_have_an_idle_clock(runner: Runner, clock: str) -> None:
     """Whatever transport a user brings, a body that stops is given up after the first clock that ends."""
 
     class Stalling(httpx.AsyncBaseTransport):
@@ -661,6 +663,6 @@ def test_other_transports_have_an_idle_clock(face: Face, clock: str) -> None:
 
     made = lambda: httpx.AsyncClient(transport=Stalling())  # noqa: E731  # a maker, as a user writes it
     with must_not_hang(5), pytest.raises(StreamInterruptedError) as caught:
-        face.run(_ASK["stream"], http_client=made, timeout=times(**{clock: 0.2}), retries=0, resume=False)
+        runner.run(_ASK["stream"], http_client=made, timeout=times(**{clock: 0.2}), retries=0, resume=False)
     assert isinstance(caught.value.__cause__, APITimeoutError)
     assert caught.value.__cause__.clock == clock

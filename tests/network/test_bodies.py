@@ -34,8 +34,8 @@ from leadlex._protocol.event_blocks import LineGuard
 from leadlex._protocol.json_text import Unusable, WireError
 from leadlex._protocol.problems import WireProblem
 from tests.support.captures import CAPTURE, cut
-from tests.support.faces import API_KEY, drive
 from tests.support.memory import KEY, decoded, response_of
+from tests.support.runners import API_KEY, drive
 
 BACKENDS = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 

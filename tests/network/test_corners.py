@@ -24,32 +24,32 @@ from leadlex._network.limiter import ConnectionLimiter
 from leadlex._network.sockets import has_more, is_readable
 from leadlex._portal.bridge import Bridge
 from tests.support.answers import chunk, head, last_chunk, sse_head
-from tests.support.faces import Face
 from tests.support.lexi import LexiScript
 from tests.support.resources import no_leaks
+from tests.support.runners import Runner
 from tests.support.server import Connection, ScriptedServer
 
 
-def test_headers_are_put_over_headers(face: Face) -> None:
+def test_headers_are_put_over_headers(runner: Runner) -> None:
     """A copy's headers go over the client's, whatever their case, and the others stay."""
 
     async def scenario(lexi: Any) -> None:
         await lexi.with_options(headers={"x-team": "b", "X-Case": "7"}).tasks()
 
     with ScriptedServer(LexiScript()) as server:
-        face.run(scenario, base_url=server.url, headers={"X-Team": "a", "X-Office": "NY"})
+        runner.run(scenario, base_url=server.url, headers={"X-Team": "a", "X-Office": "NY"})
     sent = server.requests[0].headers
     assert (sent["x-team"], sent["x-case"], sent["x-office"]) == ("b", "7", "NY")
 
 
-def test_flags_of_a_query(face: Face) -> None:
+def test_flags_of_a_query(runner: Runner) -> None:
     """True and False are sent as the API writes them."""
 
     async def scenario(lexi: Any) -> None:
         await lexi.request("GET", "/v1/lexi/tasks", params={"mine": True, "old": False, "none": None})
 
     with ScriptedServer(LexiScript()) as server:
-        face.run(scenario, base_url=server.url)
+        runner.run(scenario, base_url=server.url)
     assert server.requests[0].query == {"mine": "true", "old": "false"}
 
 
@@ -59,7 +59,7 @@ def _refuse_and_leave(connection: Connection) -> None:
     connection.fin()
 
 
-def test_a_refusal_whose_body_breaks(face: Face) -> None:
+def test_a_refusal_whose_body_breaks(runner: Runner) -> None:
     """The status tells what happened, though its body never came whole."""
 
     async def scenario(lexi: Any) -> None:
@@ -68,10 +68,10 @@ def test_a_refusal_whose_body_breaks(face: Face) -> None:
         assert caught.value.body == ""
 
     with ScriptedServer(_refuse_and_leave) as server:
-        face.run(scenario, base_url=server.url)
+        runner.run(scenario, base_url=server.url)
 
 
-def test_an_endless_answer_is_not_believed(face: Face, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_endless_answer_is_not_believed(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     """A reply that outgrows every letter a lawyer could read ends the stream, with what came."""
     monkeypatch.setattr("leadlex._stream.MAX_TEXT", 10)
 
@@ -81,7 +81,7 @@ def test_an_endless_answer_is_not_believed(face: Face, monkeypatch: pytest.Monke
         assert caught.value.partial is not None
 
     with ScriptedServer(LexiScript()) as server:
-        face.run(scenario, base_url=server.url)
+        runner.run(scenario, base_url=server.url)
 
 
 def test_nothing_to_interrupt() -> None:
@@ -163,7 +163,7 @@ INSIDE = ("_connection", "_h11_state", "_receive_event", "_receive_response_body
 
 
 @pytest.mark.parametrize("name", INSIDE)
-def test_an_inside_of_other_names(face: Face, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_an_inside_of_other_names(runner: Runner, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """A httpcore that calls its inside otherwise serves as well, though perhaps slower."""
     source = inspect.getsource(http11)
     renamed = re.sub(rf"\b{name}\b", f"{name}_renamed", source)
@@ -178,7 +178,7 @@ def test_an_inside_of_other_names(face: Face, monkeypatch: pytest.MonkeyPatch, n
             await lexi.stream_chat("Hi").final_reply()
 
     with ScriptedServer(LexiScript()) as server, no_leaks():
-        face.run(scenario, base_url=server.url)
+        runner.run(scenario, base_url=server.url)
         # Where nobody can tell whether more than an answer came, each has a connection of its own.
         assert server.connections == (4 if name in {"_connection", "_h11_state"} else 1)
 

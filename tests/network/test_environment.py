@@ -17,14 +17,14 @@ from cryptography import x509
 from leadlex import APIConnectionError, APITimeoutError, ConfigurationError, LeadLex, Timeout, aiohttp_client
 from tests.matrix.oracles import CALLS, Call, observe
 from tests.matrix.test_a_connect import trusted as trusted  # noqa: PLC0414  # a fixture
-from tests.support.faces import API_KEY, AsyncFace, Face
 from tests.support.lexi import LexiScript
 from tests.support.proxy import Proxy, SocksProxy
 from tests.support.resources import no_leaks
+from tests.support.runners import API_KEY, AsyncRunner, Runner
 from tests.support.server import Connection, ScriptedServer
 from tests.support.tls import authority_pem, identity
 
-ONE_FACE = AsyncFace("asyncio")
+ONE_RUNNER = AsyncRunner("asyncio")
 pytestmark = pytest.mark.usefixtures("trusted")
 
 
@@ -37,11 +37,11 @@ def served() -> ScriptedServer:
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_proxy(face: Face, call: Call, environ: MutableMapping[str, str]) -> None:
+def test_proxy(runner: Runner, call: Call, environ: MutableMapping[str, str]) -> None:
     """Calls go through the proxy, which gets its own password and nothing of the calls."""
     with served() as server, Proxy() as proxy:
         environ["HTTPS_PROXY"] = proxy.url.replace("//", "//clerk:hunter2@")
-        observe(face, call, server).expect(None, attempts=1)
+        observe(runner, call, server).expect(None, attempts=1)
         [asked] = proxy.asked  # one tunnel for both calls
         assert (asked.method, asked.target) == ("CONNECT", server.url.removeprefix("https://"))
         assert asked.headers["proxy-authorization"] == f"Basic {base64.b64encode(b'clerk:hunter2').decode()}"
@@ -50,15 +50,15 @@ def test_proxy(face: Face, call: Call, environ: MutableMapping[str, str]) -> Non
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_socks(face: Face, call: Call, environ: MutableMapping[str, str]) -> None:
+def test_socks(runner: Runner, call: Call, environ: MutableMapping[str, str]) -> None:
     """Calls go through a SOCKS proxy too, where httpx's extra for it is there."""
     with served() as server, SocksProxy() as proxy:
         environ["ALL_PROXY"] = f"socks5://127.0.0.1:{proxy.port}"
-        observe(face, call, server).expect(None, attempts=1)
+        observe(runner, call, server).expect(None, attempts=1)
         assert proxy.asked_for == [server.port]
 
 
-def test_a_silent_socks_proxy_is_hung_up_on(face: Face, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_silent_socks_proxy_is_hung_up_on(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection that a silent SOCKS proxy never let become one is closed when the call is given up."""
 
     async def scenario(lexi: Any) -> None:
@@ -69,7 +69,7 @@ def test_a_silent_socks_proxy_is_hung_up_on(face: Face, monkeypatch: pytest.Monk
 
     with ScriptedServer(Connection.stall) as server, no_leaks():
         monkeypatch.setenv("ALL_PROXY", f"socks5://127.0.0.1:{server.port}")
-        face.run(scenario, base_url="https://127.0.0.1:9", timeout=Timeout(total=0.2), retries=0)
+        runner.run(scenario, base_url="https://127.0.0.1:9", timeout=Timeout(total=0.2), retries=0)
 
 
 every_transport = pytest.mark.parametrize("options", [{}, {"http_client": aiohttp_client}], ids=["httpcore", "aiohttp"])
@@ -80,7 +80,7 @@ def test_a_certificate_behind_a_proxy(options: Any, environ: MutableMapping[str,
     """A certificate that can't be trusted is told with the proxy that it came through: it may be that one's."""
     with ScriptedServer(LexiScript(), tls=identity("unknown_ca")) as server, Proxy() as proxy:
         environ["HTTPS_PROXY"] = proxy.url
-        seen = observe(ONE_FACE, "chat", server, healed=None, **options)
+        seen = observe(ONE_RUNNER, "chat", server, healed=None, **options)
         way = rf"127.0.0.1:{server.port} \(reached through the proxy 127.0.0.1:{proxy.port}\)"
         seen.expect(APIConnectionError, charged="no", attempts=1, says=f"The certificate of {way} is not trusted")
 
@@ -95,7 +95,7 @@ def test_a_handshake_behind_a_proxy_is_cut(options: Any, environ: MutableMapping
 
     with ScriptedServer(break_off) as server, Proxy() as proxy:
         environ["HTTPS_PROXY"] = proxy.url
-        seen = observe(ONE_FACE, "chat", base_url=f"https://127.0.0.1:{server.port}", healed=None, **options)
+        seen = observe(ONE_RUNNER, "chat", base_url=f"https://127.0.0.1:{server.port}", healed=None, **options)
         says = f"LeadLex could not be reached.*through the proxy 127.0.0.1:{proxy.port}"
         seen.expect(APIConnectionError, charged="no", attempts=3, says=says)
 
@@ -104,7 +104,7 @@ def test_a_certificate_behind_socks(environ: MutableMapping[str, str]) -> None:
     """A certificate that can't be trusted is the service's, not that of the SOCKS proxy that leads there."""
     with ScriptedServer(LexiScript(), tls=identity("unknown_ca")) as server, SocksProxy() as proxy:
         environ["ALL_PROXY"] = f"socks5://127.0.0.1:{proxy.port}"
-        seen = observe(ONE_FACE, "chat", server, healed=None)
+        seen = observe(ONE_RUNNER, "chat", server, healed=None)
         way = rf"127.0.0.1:{server.port} \(reached through the proxy 127.0.0.1:{proxy.port}\)"
         seen.expect(APIConnectionError, charged="no", attempts=1, says=f"The certificate of {way} is not trusted")
 
@@ -121,7 +121,7 @@ def test_tls_of_a_proxy(kind: Any, says: str, options: Any, environ: MutableMapp
     """What is wrong with the TLS of a proxy is told as the proxy's, and LeadLex has heard nothing."""
     with served() as server, ScriptedServer(_refuse, tls=identity(kind) if kind else None) as proxy:
         environ["HTTPS_PROXY"] = f"https://clerk:hunter2@127.0.0.1:{proxy.port}"
-        seen = observe(ONE_FACE, "chat", server, healed=None, **options)
+        seen = observe(ONE_RUNNER, "chat", server, healed=None, **options)
         seen.expect(APIConnectionError, charged="no", attempts=1, says=says.format(proxy=f"127.0.0.1:{proxy.port}"))
 
 
@@ -144,7 +144,7 @@ def test_names_and_forms(name: str, form: str, environ: MutableMapping[str, str]
     """Each name of the variable counts, with and without a scheme, and a proxy that is itself reached by TLS."""
     with served() as server, Proxy(tls=identity() if form.startswith("https") else None) as proxy:
         environ[name] = form.format(f"127.0.0.1:{proxy.port}")
-        observe(ONE_FACE, "chat", server).expect(None)
+        observe(ONE_RUNNER, "chat", server).expect(None)
         assert len(proxy.asked) == 1
 
 
@@ -153,7 +153,7 @@ def test_https_goes_before_all(environ: MutableMapping[str, str]) -> None:
     with served() as server, Proxy() as proxy, Proxy() as other:
         environ["HTTPS_PROXY"] = proxy.url
         environ["ALL_PROXY"] = other.url
-        observe(ONE_FACE, "chat", server).expect(None)
+        observe(ONE_RUNNER, "chat", server).expect(None)
         assert (len(proxy.asked), len(other.asked)) == (1, 0)
 
 
@@ -175,7 +175,7 @@ def test_no_proxy(hosts: str, environ: MutableMapping[str, str], *, direct: bool
     with served() as server, Proxy() as proxy:
         environ["HTTPS_PROXY"] = proxy.url
         environ["NO_PROXY"] = hosts.format(port=server.port)
-        observe(ONE_FACE, "chat", server).expect(None)
+        observe(ONE_RUNNER, "chat", server).expect(None)
         assert bool(proxy.asked) != direct
 
 
@@ -184,7 +184,7 @@ def test_plain_http_stays_here(environ: MutableMapping[str, str]) -> None:
     with ScriptedServer(LexiScript()) as server, Proxy() as proxy:
         for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
             environ[name] = proxy.url
-        observe(ONE_FACE, "chat", server).expect(None)
+        observe(ONE_RUNNER, "chat", server).expect(None)
         assert proxy.connections == 0
 
 
@@ -214,10 +214,10 @@ def subject_hash(pem: bytes) -> str:
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_certificate_file(face: Face, call: Call) -> None:
+def test_certificate_file(runner: Runner, call: Call) -> None:
     """An authority in `SSL_CERT_FILE` is trusted."""
     with served() as server:
-        observe(face, call, server).expect(None)
+        observe(runner, call, server).expect(None)
 
 
 def test_certificate_directory(environ: MutableMapping[str, str], tmp_path: Path) -> None:
@@ -227,16 +227,16 @@ def test_certificate_directory(environ: MutableMapping[str, str], tmp_path: Path
     del environ["SSL_CERT_FILE"]
     environ["SSL_CERT_DIR"] = str(folder)
     with served() as server:
-        observe(ONE_FACE, "chat", server, healed=None).expect(APIConnectionError, charged="no", says="TLS")
+        observe(ONE_RUNNER, "chat", server, healed=None).expect(APIConnectionError, charged="no", says="TLS")
         (folder / f"{subject_hash(authority_pem())}.0").write_bytes(authority_pem())
-        observe(ONE_FACE, "chat", server).expect(None)
+        observe(ONE_RUNNER, "chat", server).expect(None)
 
 
-def test_inspecting_proxy(face: Face, environ: MutableMapping[str, str]) -> None:
+def test_inspecting_proxy(runner: Runner, environ: MutableMapping[str, str]) -> None:
     """A proxy that shows a certificate of the firm's own authority, as those that inspect TLS do, is no obstacle."""
     with served() as server, Proxy(tls=identity()) as proxy:
         environ["HTTPS_PROXY"] = proxy.url
-        observe(face, "stream", server).expect(None)
+        observe(runner, "stream", server).expect(None)
         assert len(proxy.asked) == 1
 
 
@@ -244,7 +244,7 @@ def test_untrusted_proxy(environ: MutableMapping[str, str]) -> None:
     """A proxy with an unknown certificate gets no password, and is named."""
     with served() as server, Proxy(tls=identity("unknown_ca")) as proxy:
         environ["HTTPS_PROXY"] = proxy.url
-        seen = observe(ONE_FACE, "chat", server, healed=None)
+        seen = observe(ONE_RUNNER, "chat", server, healed=None)
         seen.expect(
             APIConnectionError,
             charged="no",

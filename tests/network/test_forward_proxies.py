@@ -27,24 +27,24 @@ from tests.matrix.oracles import AT_ONCE, CALLS, CHARGED, PATIENT, REPEATED, Cal
 from tests.matrix.test_a_connect import trusted as trusted  # noqa: PLC0414  # a fixture
 from tests.policy.test_outage import HASTY, PLACES
 from tests.support.captures import CAPTURE_EVENTS, CAPTURE_TEXT
-from tests.support.faces import API_KEY, AsyncFace, Face, SyncFace
 from tests.support.lexi import Cut, LexiScript, one_by_one
 from tests.support.middlebox import Squid, mitmproxy, squid, squid_ports
 from tests.support.proxy import Proxy
 from tests.support.resources import must_not_hang, no_leaks
+from tests.support.runners import API_KEY, AsyncRunner, Runner, SyncRunner
 from tests.support.server import Connection, ScriptedServer, dead_port
 from tests.support.tls import identity
 from tests.test_advice import QUESTION, arguments_in, failed
 
 pytestmark = pytest.mark.usefixtures("trusted")
 
-ASYNC, SYNC = AsyncFace("asyncio"), SyncFace()
-WAYS: dict[str, tuple[Face, dict[str, Any]]] = {
+ASYNC, SYNC = AsyncRunner("asyncio"), SyncRunner()
+WAYS: dict[str, tuple[Runner, dict[str, Any]]] = {
     "asyncio": (ASYNC, {}),
     "sync": (SYNC, {}),
     "aiohttp": (ASYNC, {"http_client": aiohttp_client}),
 }
-every_way = pytest.mark.parametrize(("face", "options"), list(WAYS.values()), ids=list(WAYS))
+every_way = pytest.mark.parametrize(("runner", "options"), list(WAYS.values()), ids=list(WAYS))
 
 URL = "HTTPS_PROXY=http://user:password@host:port"
 
@@ -86,11 +86,11 @@ def check_refusal(seen: Any, says: str) -> None:
 
 @every_way
 @pytest.mark.parametrize("call", CALLS)
-def test_allowed(face: Face, options: Any, call: Call, firm: Squid, server: ScriptedServer, via: Any) -> None:
+def test_allowed(runner: Runner, options: Any, call: Call, firm: Squid, server: ScriptedServer, via: Any) -> None:
     """A proxy that asks for nothing, and one that is given what it asks for, let every call pass."""
     for address in (f"127.0.0.1:{firm.open}", f"clerk:hunter2@127.0.0.1:{firm.locked}"):
         via(f"http://{address}")
-        observe(face, call, server, **options).expect(None, attempts=1)
+        observe(runner, call, server, **options).expect(None, attempts=1)
 
 
 @every_way
@@ -104,40 +104,48 @@ def test_allowed(face: Face, options: Any, call: Call, firm: Squid, server: Scri
     ],
 )
 def test_not_allowed(  # noqa: PLR0913, PLR0917  # what a proxy is told, and by whom
-    face: Face, options: Any, call: Call, user: str, port: str, said: str, firm: Squid, server: ScriptedServer, via: Any
+    runner: Runner,
+    options: Any,
+    call: Call,
+    user: str,
+    port: str,
+    said: str,
+    firm: Squid,
+    server: ScriptedServer,
+    via: Any,
 ) -> None:
     """A proxy that refuses is named, with what it said and the variable that tells it who is asking."""
     address = f"127.0.0.1:{getattr(firm, port)}"
     via(f"http://{user}{address}")
-    seen = observe(face, call, server, healed=None, **options)
+    seen = observe(runner, call, server, healed=None, **options)
     check_refusal(seen, f"The proxy {address} refused to connect to {place(server)}: {said}.* {URL}")
     assert not server.requests
 
 
 @every_way
-def test_nobody_behind_the_proxy(face: Face, options: Any, firm: Squid, via: Any) -> None:
+def test_nobody_behind_the_proxy(runner: Runner, options: Any, firm: Squid, via: Any) -> None:
     """A proxy that can't connect is asked again, and what it could not connect to is named."""
     via(f"http://127.0.0.1:{firm.open}")
     with dead_port() as url:
-        seen = observe(face, "chat", base_url=url.replace("http", "https"), healed=None, **options)
+        seen = observe(runner, "chat", base_url=url.replace("http", "https"), healed=None, **options)
         address = url.removeprefix("http://")
     says = f"The proxy 127.0.0.1:{firm.open} could not connect to {address}: 503 .*Trying again is safe"
     seen.expect(APIConnectionError, charged="no", attempts=3, says=says)
 
 
 @every_way
-def test_https_to_the_plain_port(face: Face, options: Any, firm: Squid, server: ScriptedServer, via: Any) -> None:
+def test_https_to_the_plain_port(runner: Runner, options: Any, firm: Squid, server: ScriptedServer, via: Any) -> None:
     """A proxy that is called by https:// and does not speak TLS is told as that, with what to write."""
     via(f"https://127.0.0.1:{firm.open}")
-    seen = observe(face, "chat", server, healed=None, **options)
+    seen = observe(runner, "chat", server, healed=None, **options)
     check_refusal(seen, f"at the proxy 127.0.0.1:{firm.open} does not speak TLS.*Write http:// .*{URL}")
 
 
 @every_way
-def test_the_proxy_has_no_such_name(face: Face, options: Any, via: Any) -> None:
+def test_the_proxy_has_no_such_name(runner: Runner, options: Any, via: Any) -> None:
     """A proxy whose name can't be found is told as the proxy's, not as LeadLex's."""
     via("http://clerk:hunter2@proxy.invalid:3128")
-    seen = observe(face, "chat", base_url="https://127.0.0.1", healed=None, deadline=12, **options)
+    seen = observe(runner, "chat", base_url="https://127.0.0.1", healed=None, deadline=12, **options)
     seen.expect(APIConnectionError, charged="no", attempts=2, says=f"the proxy proxy.invalid:3128 could not be.*{URL}")
     assert "Trying again" not in str(seen.error)
     assert "hunter2" not in str(seen.error)
@@ -179,7 +187,7 @@ def killed_once_asked(server: ScriptedServer, ports: Squid, back: float | None) 
 
 
 @every_way
-def test_the_proxy_is_killed_and_comes_back(face: Face, options: Any, via: Any) -> None:
+def test_the_proxy_is_killed_and_comes_back(runner: Runner, options: Any, via: Any) -> None:
     """A stream outlasts the end of its proxy, and is charged once."""
 
     async def scenario(lexi: Any) -> str:
@@ -193,12 +201,12 @@ def test_the_proxy_is_killed_and_comes_back(face: Face, options: Any, via: Any) 
         ScriptedServer(spoiled("stream", stall), tls=identity()) as server,
         killed_once_asked(server, ports, back=0.3),
     ):
-        assert face.run(scenario, base_url=server.url, retries=HASTY, **options) == CAPTURE_TEXT
+        assert runner.run(scenario, base_url=server.url, retries=HASTY, **options) == CAPTURE_TEXT
         assert server.ledger.worst == 1
 
 
 @every_way
-def test_the_proxy_is_killed_for_good(face: Face, options: Any, via: Any) -> None:
+def test_the_proxy_is_killed_for_good(runner: Runner, options: Any, via: Any) -> None:
     """When its window is over, a stream whose proxy is gone ends honestly, with what came and its key."""
     ports, stall = squid_ports(), Cut(PLACES["text"], "stall")
     via(f"http://127.0.0.1:{ports.open}")
@@ -207,7 +215,7 @@ def test_the_proxy_is_killed_for_good(face: Face, options: Any, via: Any) -> Non
         killed_once_asked(server, ports, back=None),
     ):
         policy = RetryPolicy(base=0.02, floor=0.01, cap=0.1, window=0.5)
-        seen = observe(face, "stream", server, retries=policy, healed=None, **options)
+        seen = observe(runner, "stream", server, retries=policy, healed=None, **options)
         says = f"broke off: The proxy 127.0.0.1:{ports.open} could not be used.*idempotency_key='"
         seen.expect(StreamInterruptedError, charged="unknown", says=says)
         assert seen.text
@@ -228,7 +236,7 @@ def babble(connection: Connection) -> None:
 
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("behave", [hang_up, babble])
-def test_what_answers_is_no_proxy(face: Face, call: Call, behave: Any, via: Any) -> None:
+def test_what_answers_is_no_proxy(runner: Runner, call: Call, behave: Any, via: Any) -> None:
     """What speaks no HTTP where a proxy should be has sent nothing on, so nothing is charged."""
 
     def answer(connection: Connection) -> None:
@@ -237,22 +245,22 @@ def test_what_answers_is_no_proxy(face: Face, call: Call, behave: Any, via: Any)
 
     with ScriptedServer(answer) as other:
         via(f"http://clerk:hunter2@127.0.0.1:{other.port}")
-        seen = observe(face, call, base_url="https://localhost", healed=None)
+        seen = observe(runner, call, base_url="https://localhost", healed=None)
         says = f"The proxy {place(other)} could not be used: .*Trying again is safe.*{URL}"
         seen.expect(APIConnectionError, charged="no", attempts=3, says=says)
 
 
-def test_http_to_a_proxy_of_tls(face: Face, server: ScriptedServer, via: Any) -> None:
+def test_http_to_a_proxy_of_tls(runner: Runner, server: ScriptedServer, via: Any) -> None:
     """A proxy that is called by http:// and speaks TLS has heard nothing either."""
     with Proxy(tls=identity()) as proxy:
         via(proxy.url.replace("https", "http"))
-        seen = observe(face, "chat", server, healed=None)
+        seen = observe(runner, "chat", server, healed=None)
         says = f"The proxy {place(proxy)} could not be used: .*{URL}"
         seen.expect(APIConnectionError, charged="no", attempts=3, says=says)
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_a_proxy_that_says_nothing(face: Face, call: Call, via: Any) -> None:
+def test_a_proxy_that_says_nothing(runner: Runner, call: Call, via: Any) -> None:
     """To be connected by a proxy is a part of connecting: it takes no longer than that may."""
 
     def say_nothing(connection: Connection) -> None:
@@ -262,7 +270,7 @@ def test_a_proxy_that_says_nothing(face: Face, call: Call, via: Any) -> None:
     with ScriptedServer(say_nothing) as silent:
         via(silent.url)
         timeout = Timeout(connect=0.1)
-        seen = observe(face, call, base_url="https://localhost", timeout=timeout, healed=None, deadline=1)
+        seen = observe(runner, call, base_url="https://localhost", timeout=timeout, healed=None, deadline=1)
         seen.expect(APITimeoutError, charged="no", attempts=3, clock="connect", says=f"the proxy {place(silent)}")
 
 
@@ -304,9 +312,9 @@ def inspected(unknown: Inspection, environ: MutableMapping[str, str]) -> Inspect
 
 
 @every_way
-def test_an_unknown_authority(face: Face, options: Any, unknown: Inspection, server: ScriptedServer) -> None:
+def test_an_unknown_authority(runner: Runner, options: Any, unknown: Inspection, server: ScriptedServer) -> None:
     """The certificate of a proxy that inspects is refused, with the way that it came and the variable that helps."""
-    seen = observe(face, "chat", server, healed=None, **options)
+    seen = observe(runner, "chat", server, healed=None, **options)
     way = rf"The certificate of {place(server)} \(reached through the proxy 127.0.0.1:{unknown.port}\) is not trusted"
     check_refusal(seen, f"{way}.*SSL_CERT_FILE")
     assert not server.requests
@@ -316,14 +324,14 @@ def test_an_unknown_authority(face: Face, options: Any, unknown: Inspection, ser
 @pytest.mark.usefixtures("inspected")
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("path", ["", "/held"])
-def test_inspected(face: Face, options: Any, call: Call, path: str, server: ScriptedServer) -> None:
+def test_inspected(runner: Runner, options: Any, call: Call, path: str, server: ScriptedServer) -> None:
     """With its authority in SSL_CERT_FILE all goes well, whether it hands on what comes or all at its end."""
-    observe(face, call, server, base_url=server.url + path, **options).expect(None, attempts=1)
+    observe(runner, call, server, base_url=server.url + path, **options).expect(None, attempts=1)
 
 
 @every_way
 @pytest.mark.usefixtures("inspected")
-def test_events_pass_as_they_come(face: Face, options: Any) -> None:
+def test_events_pass_as_they_come(runner: Runner, options: Any) -> None:
     """Every event passes before the next one is written."""
 
     async def scenario(lexi: Any) -> int:
@@ -335,15 +343,15 @@ def test_events_pass_as_they_come(face: Face, options: Any) -> None:
         return number
 
     with ScriptedServer(spoiled("stream", one_by_one), tls=identity()) as server:
-        assert face.run(scenario, base_url=server.url, timeout=PATIENT, **options) == len(CAPTURE_EVENTS)
+        assert runner.run(scenario, base_url=server.url, timeout=PATIENT, **options) == len(CAPTURE_EVENTS)
 
 
 @every_way
 @pytest.mark.usefixtures("inspected")
 @pytest.mark.parametrize("call", CALLS)
-def test_blocked(face: Face, options: Any, call: Call, server: ScriptedServer) -> None:
+def test_blocked(runner: Runner, options: Any, call: Call, server: ScriptedServer) -> None:
     """An answer that was made, paid for and then blocked is told as blocked by something in between."""
-    seen = observe(face, call, server, base_url=f"{server.url}/page", **options)
+    seen = observe(runner, call, server, base_url=f"{server.url}/page", **options)
     says = r"Something between here and LeadLex answered 403 \(text/html\): .*Blocked by data loss prevention"
     seen.expect(PermissionDeniedError, charged=CHARGED[call], attempts=1, from_service=False, says=says)
     assert server.ledger.worst == (call != "get")
@@ -352,9 +360,9 @@ def test_blocked(face: Face, options: Any, call: Call, server: ScriptedServer) -
 @every_way
 @pytest.mark.usefixtures("inspected")
 @pytest.mark.parametrize("call", CALLS)
-def test_killed(face: Face, options: Any, call: Call, server: ScriptedServer) -> None:
+def test_killed(runner: Runner, options: Any, call: Call, server: ScriptedServer) -> None:
     """An answer that was made and cut off is a lost one."""
-    seen = observe(face, call, server, base_url=f"{server.url}/killed", **options)
+    seen = observe(runner, call, server, base_url=f"{server.url}/killed", **options)
     seen.expect(APIConnectionError, charged=CHARGED[call], attempts=REPEATED[call], says="broke before the answer")
     assert server.ledger.worst == (call != "get")
 
@@ -362,13 +370,13 @@ def test_killed(face: Face, options: Any, call: Call, server: ScriptedServer) ->
 @every_way
 @pytest.mark.usefixtures("inspected")
 @pytest.mark.parametrize("path", ["/page", "/killed"])
-def test_the_advice_under_inspection(face: Face, options: Any, path: str, server: ScriptedServer) -> None:
+def test_the_advice_under_inspection(runner: Runner, options: Any, path: str, server: ScriptedServer) -> None:
     """Once the answer may pass, the question is answered as its error says, and was charged once in all."""
 
     async def asked_again(lexi: Any, words: str) -> str:
         return str((await lexi.stream_chat(QUESTION, **arguments_in(words)).final_reply()).response)
 
-    error = face.run(partial(failed, question=QUESTION), base_url=server.url + path, retries=AT_ONCE, **options)
+    error = runner.run(partial(failed, question=QUESTION), base_url=server.url + path, retries=AT_ONCE, **options)
     assert error.charged == "unknown"
-    assert face.run(partial(asked_again, words=str(error)), base_url=server.url, **options) == CAPTURE_TEXT
+    assert runner.run(partial(asked_again, words=str(error)), base_url=server.url, **options) == CAPTURE_TEXT
     assert server.ledger.by_call == {QUESTION: 1}

@@ -9,8 +9,8 @@ import httpx
 import pytest
 
 from tests.support.captures import CAPTURE_TEXT
-from tests.support.faces import API_KEY, SyncFace
 from tests.support.lexi import CHAT, LexiScript
+from tests.support.runners import API_KEY, SyncRunner
 from tests.support.server import ScriptedServer
 
 vcr: Any = pytest.importorskip("vcr")
@@ -30,11 +30,11 @@ def test_vcrpy_records_and_plays(tmp_path: Path) -> None:
     cassette, recorder = tmp_path / "lexi.yaml", vcr.VCR(filter_headers=["authorization"])
     with ScriptedServer(LexiScript()) as server:
         with recorder.use_cassette(str(cassette)) as recorded:
-            SyncFace().run(ask_and_read, base_url=server.url, **SEEN)
+            SyncRunner().run(ask_and_read, base_url=server.url, **SEEN)
         assert len(recorded) == 2
     assert API_KEY not in cassette.read_text("utf-8")
     with recorder.use_cassette(str(cassette), record_mode="none") as played:
-        SyncFace().run(ask_and_read, base_url=server.url, **SEEN)
+        SyncRunner().run(ask_and_read, base_url=server.url, **SEEN)
         assert played.play_count == 2
 
 
@@ -47,4 +47,4 @@ def test_respx_answers() -> None:
 
     with respx.mock(base_url=url) as routes:
         routes.post("/v1/lexi/chat").respond(json={"data": {"response": "mocked"}})
-        SyncFace().run(ask, base_url=url, **SEEN)
+        SyncRunner().run(ask, base_url=url, **SEEN)

@@ -13,13 +13,13 @@ import pytest
 
 from leadlex import RetryPolicy, StreamInterruptedError, Timeout, aiohttp_client
 from tests.support.captures import CAPTURE, CAPTURE_TEXT
-from tests.support.faces import AsyncFace, Face
 from tests.support.lexi import Answer, Cut, Fault, LexiScript
 from tests.support.resources import must_not_hang, no_leaks
+from tests.support.runners import AsyncRunner, Runner
 from tests.support.server import ScriptedServer
-from tests.support.times import TimedFace, Turned
+from tests.support.times import TimedRunner, Turned
 
-ASYNC = AsyncFace("asyncio")
+ASYNC = AsyncRunner("asyncio")
 #: After the head, after a thought, inside of the second piece of text.
 PLACES = {"head": 0, "thought": CAPTURE.index(b"\n\n") + 2, "text": CAPTURE.index(b"in the Proposal")}
 #: The default policy, but for pauses that suit an outage of a tenth of a second.
@@ -63,7 +63,7 @@ def outage(seconds: float, streams: int = 1, place: str = "text") -> Generator[t
         after[0].stop()
 
 
-async def ask(face: Face, lexi: Any, streams: int) -> list[Any]:
+async def ask(runner: Runner, lexi: Any, streams: int) -> list[Any]:
     """Ask several questions at once, and give the texts or errors."""
 
     def one(number: int) -> Callable[[], Any]:
@@ -73,26 +73,26 @@ async def ask(face: Face, lexi: Any, streams: int) -> list[Any]:
 
         return main
 
-    return await face.together(*map(one, range(streams)))
+    return await runner.together(*map(one, range(streams)))
 
 
-def survive(face: Face, seconds: float, streams: int = 1, place: str = "text", **options: Any) -> None:
+def survive(runner: Runner, seconds: float, streams: int = 1, place: str = "text", **options: Any) -> None:
     """Go through an outage, and check that all answers are whole and were charged once."""
 
     async def scenario(lexi: Any) -> list[Any]:
-        return await ask(face, lexi, streams)
+        return await ask(runner, lexi, streams)
 
     with no_leaks(), must_not_hang(90), outage(seconds, streams, place) as (url, check):
-        answers = face.run(scenario, base_url=url, **options)
+        answers = runner.run(scenario, base_url=url, **options)
         assert [answer for answer in answers if answer != CAPTURE_TEXT] == []
         check()
 
 
 @pytest.mark.row("G16")
 @pytest.mark.parametrize("place", PLACES)
-def test_a_stream_outlasts_an_outage(face: Face, place: str) -> None:
+def test_a_stream_outlasts_an_outage(runner: Runner, place: str) -> None:
     """A stream whose head was read is continued once the service is back, however often it was not there."""
-    survive(face, 0.4, place=place, retries=HASTY)
+    survive(runner, 0.4, place=place, retries=HASTY)
 
 
 @pytest.mark.row("G16")
@@ -109,7 +109,7 @@ def test_no_retries_are_needed() -> None:
 
 @pytest.mark.row("G16")
 @pytest.mark.parametrize("asked", ["0", "120", "86400"])
-def test_a_page_meanwhile_is_not_obeyed(face: Face, asked: str) -> None:
+def test_a_page_meanwhile_is_not_obeyed(runner: Runner, asked: str) -> None:
     """A maintenance page that asks to come back in an hour, or at once, neither ends a paid stream nor hurries it."""
     page = Answer(503, b"<html>Down</html>", {"Content-Type": "text/html", "Retry-After": asked}, refusal=False)
     script = LexiScript(stream_fault=(Cut(PLACES["text"]), page, page))
@@ -119,7 +119,7 @@ def test_a_page_meanwhile_is_not_obeyed(face: Face, asked: str) -> None:
         assert (await lexi.stream_chat("Hi").final_reply()).response == CAPTURE_TEXT
 
     with no_leaks(), must_not_hang(), ScriptedServer(script) as server:
-        TimedFace(face, clock).run(scenario, base_url=server.url)
+        TimedRunner(runner, clock).run(scenario, base_url=server.url)
         assert (len(server.requests), server.ledger.worst) == (4, 1)
     assert all(0.05 <= seconds <= 8 for seconds in clock.sleeps)
 
@@ -141,7 +141,7 @@ def test_all_streams_cut_at_once(streams: int, place: str) -> None:
 
 
 @pytest.mark.row("G17")
-def test_each_outage_has_its_own_window(face: Face) -> None:
+def test_each_outage_has_its_own_window(runner: Runner) -> None:
     """A second outage long after the first is an outage of its own, once something new was handed out between."""
     clock = Turned()
 
@@ -159,12 +159,12 @@ def test_each_outage_has_its_own_window(face: Face) -> None:
 
     faults = [long_after(Cut(PLACES[place])) for place in ("thought", "text")]
     with ScriptedServer(LexiScript(stream_fault=faults)) as server:
-        TimedFace(face, clock).run(scenario, base_url=server.url, timeout=Timeout(total=None))
+        TimedRunner(runner, clock).run(scenario, base_url=server.url, timeout=Timeout(total=None))
         assert server.ledger.worst == 1
 
 
 @pytest.mark.row("G17")
-def test_an_outage_that_lasts(face: Face) -> None:
+def test_an_outage_that_lasts(runner: Runner) -> None:
     """When the window of a minute is over, the error has the idempotency key, and what came."""
     clock = Turned()
 
@@ -181,7 +181,7 @@ def test_an_outage_that_lasts(face: Face) -> None:
     server = ScriptedServer(LexiScript(stream_fault=_last_words))
     server.start()
     with no_leaks(), must_not_hang():
-        TimedFace(face, clock).run(scenario, base_url=server.url)
+        TimedRunner(runner, clock).run(scenario, base_url=server.url)
     assert 40 < sum(clock.sleeps) <= 60
     server.stop()
 

@@ -56,12 +56,12 @@ from tests.support.captures import (
     text_events,
     text_of,
 )
-from tests.support.faces import AsyncFace, Face
 from tests.support.lexi import Answer, ByMessage, Cut, Ending, LexiScript, Lost, Personality, Plain
 from tests.support.process import ServerProcess
 from tests.support.resources import must_not_hang, no_leaks
+from tests.support.runners import AsyncRunner, Runner
 from tests.support.server import Connection, ScriptedServer
-from tests.support.times import TimedFace, Turned, transport_of
+from tests.support.times import TimedRunner, Turned, transport_of
 
 KINDS = {"thinking": Thinking, "tool_step": ToolStep, "text": TextDelta, "done": Done}
 AT_ONCE = RetryPolicy(base=0.01, throttle_base=0.01, floor=0.01)
@@ -195,7 +195,7 @@ def check_divergence(told: Told, error: LeadLexError) -> None:
     assert error.charged == told.stream.charged == "unknown"
 
 
-def run_campaign(face: Face, url: str, todo: list[Case], workers: int) -> int:
+def run_campaign(runner: Runner, url: str, todo: list[Case], workers: int) -> int:
     """Go through cases, some side by side, and count the divergences."""
     left, diverged = iter(todo), list[Case]()
 
@@ -213,11 +213,11 @@ def run_campaign(face: Face, url: str, todo: list[Case], workers: int) -> int:
                 if told.error is not None:
                     diverged.append(case)
 
-        for outcome in await face.together(*[work] * workers):
+        for outcome in await runner.together(*[work] * workers):
             if isinstance(outcome, Exception):
                 raise outcome
 
-    face.run(scenario, base_url=url, retries=AT_ONCE)
+    runner.run(scenario, base_url=url, retries=AT_ONCE)
     return len(diverged)
 
 
@@ -225,11 +225,11 @@ class TestEveryByte:
     """A stream of 3 KB, cut everywhere, in three ways, before four kinds of service."""
 
     @pytest.mark.row("G03")
-    def test_sample(self, face: Face) -> None:
+    def test_sample(self, runner: Runner) -> None:
         """Cut anywhere, the true text comes out once and is charged once, or the error says where two answers part."""
-        todo = list(cases(range(len(face.name), len(LONG) + 1, 307)))
+        todo = list(cases(range(len(runner.name), len(LONG) + 1, 307)))
         with ScriptedServer(ByMessage(lexi_for)) as server, no_leaks(), must_not_hang(60):
-            diverged = run_campaign(face, server.url, todo, workers=32)
+            diverged = run_campaign(runner, server.url, todo, workers=32)
             assert set(server.ledger.by_call.values()) == {1}
             assert len(server.ledger.by_call) == len(todo)
         assert 0 < diverged < len(todo) / 4
@@ -241,7 +241,7 @@ class TestEveryByte:
         """The same at every single byte."""
         todo = [Case(offset, how, personality) for offset in range(len(LONG) + 1)]
         with ServerProcess(ByMessage(lexi_for)) as server:
-            diverged = run_campaign(AsyncFace("asyncio"), server.url, todo, workers=32)
+            diverged = run_campaign(AsyncRunner("asyncio"), server.url, todo, workers=32)
             charges = server.ledger.by_call
         assert set(charges.values()) == {1}
         assert len(charges) == len(todo)
@@ -285,7 +285,7 @@ def replay(*texts: str, conversation_id: str = "conv_01HY1", before: Iterable[An
     return encode_stream(events)
 
 
-def run(face: Face, script: LexiScript, time: Turned | None = None, **options: Any) -> Told:
+def run(runner: Runner, script: LexiScript, time: Turned | None = None, **options: Any) -> Told:
     """Ask once, and check what holds whatever comes."""
     told = list[Told]()
 
@@ -294,7 +294,7 @@ def run(face: Face, script: LexiScript, time: Turned | None = None, **options: A
 
     with ScriptedServer(script) as server, no_leaks(), must_not_hang():
         options = {"retries": AT_ONCE, "timeout": HASTY, **options}
-        TimedFace(face, time or Turned()).run(scenario, base_url=server.url, **options)
+        TimedRunner(runner, time or Turned()).run(scenario, base_url=server.url, **options)
         assert server.ledger.worst <= 1
         assert len({request.idempotency_key for request in server.requests}) == 1
         assert len({request.body for request in server.requests}) == 1
@@ -308,36 +308,36 @@ def run(face: Face, script: LexiScript, time: Turned | None = None, **options: A
 class TestContinued:
     """A stream that breaks is continued."""
 
-    def test_seen(self, face: Face) -> None:
+    def test_seen(self, runner: Runner) -> None:
         """A stream says how often it was continued and in which attempt its end came."""
-        seen = run(face, LexiScript(stream_fault=Cut(PLACE)))
+        seen = run(runner, LexiScript(stream_fault=Cut(PLACE)))
         assert (seen.error, seen.text, seen.stream.resumes) == (None, CAPTURE_TEXT, 1)
         assert (seen.stream.charged, seen.stream.meta.attempts) == ("yes", 2)
 
-    def test_straddling(self, face: Face) -> None:
+    def test_straddling(self, runner: Runner) -> None:
         """Of a delta that lies across the place of the break only the new part is handed out."""
         body = replay("Jane", " Doe is currently in", " the Proposal stage...")
-        seen = run(face, LexiScript(stream_fault=(Cut(PLACE), Instead(body))))
+        seen = run(runner, LexiScript(stream_fault=(Cut(PLACE), Instead(body))))
         deltas = [event.delta for event in seen.events if isinstance(event, TextDelta)]
         assert (seen.error, deltas) == (None, [FIRST, " in", " the Proposal stage..."])
 
-    def test_without_retries(self, face: Face) -> None:
+    def test_without_retries(self, runner: Runner) -> None:
         """`retries=0` does not switch the continuation off, but nothing is asked twice before the first event."""
-        seen = run(face, LexiScript(stream_fault=Cut(PLACE)), retries=0)
+        seen = run(runner, LexiScript(stream_fault=Cut(PLACE)), retries=0)
         assert (seen.error, seen.text, seen.stream.resumes) == (None, CAPTURE_TEXT, 1)
-        seen = run(face, LexiScript(stream_fault=Cut(5)), retries=0)
+        seen = run(runner, LexiScript(stream_fault=Cut(5)), retries=0)
         assert (type(seen.error), seen.stream.resumes) == (StreamInterruptedError, 0)
 
-    def test_switched_off(self, face: Face) -> None:
+    def test_switched_off(self, runner: Runner) -> None:
         """`resume=False` switches it off after the first event, and leaves the retries before it."""
-        seen = run(face, LexiScript(stream_fault=Cut(PLACE)), resume=False)
+        seen = run(runner, LexiScript(stream_fault=Cut(PLACE)), resume=False)
         assert (type(seen.error), seen.text, seen.stream.resumes) == (StreamInterruptedError, FIRST, 0)
         assert isinstance(seen.error.__cause__, APIConnectionError)  # type: ignore[union-attr]  # it is an error
-        seen = run(face, LexiScript(stream_fault=Cut(5)), resume=False)
+        seen = run(runner, LexiScript(stream_fault=Cut(5)), resume=False)
         assert (seen.error, seen.text, seen.stream.resumes) == (None, CAPTURE_TEXT, 0)
 
     @pytest.mark.row("G11")
-    def test_twice_at_most(self, face: Face) -> None:
+    def test_twice_at_most(self, runner: Runner) -> None:
         """A stream is continued twice; then the error has its key, and with that the answer can be had later."""
         told = list[Told]()
 
@@ -346,7 +346,7 @@ class TestContinued:
             told.append(await listen(lexi, idempotency_key=told[0].stream.idempotency_key))
 
         with ScriptedServer(LexiScript(stream_fault=(Cut(300), Cut(PLACE), Lost()))) as server, no_leaks():
-            TimedFace(face, Turned()).run(scenario, base_url=server.url)
+            TimedRunner(runner, Turned()).run(scenario, base_url=server.url)
             assert server.ledger.worst == 1
             assert len(server.requests) == 4
         first, later = told
@@ -356,23 +356,23 @@ class TestContinued:
         assert (later.error, later.text) == (None, CAPTURE_TEXT)
 
     @pytest.mark.parametrize("fault", [Lost("rst"), Lost("stall"), Answer(429, code="rate_limited")])
-    def test_broken_continuation(self, face: Face, fault: Any) -> None:
+    def test_broken_continuation(self, runner: Runner, fault: Any) -> None:
         """A continuation that breaks before its first byte, or is turned away for now, is tried once more."""
-        seen = run(face, LexiScript(stream_fault=(Cut(PLACE), fault)))
+        seen = run(runner, LexiScript(stream_fault=(Cut(PLACE), fault)))
         assert (seen.error, seen.text, seen.stream.resumes) == (None, CAPTURE_TEXT, 2)
 
     @pytest.mark.parametrize("fault", FOREIGN, ids=lambda fault: f"{fault.status}")
-    def test_answered_by_another(self, face: Face, fault: Answer) -> None:
+    def test_answered_by_another(self, runner: Runner, fault: Answer) -> None:
         """What something in between says meanwhile is no end: the service is asked again, as often as it takes."""
-        seen = run(face, LexiScript(stream_fault=(Cut(PLACE), *[fault] * 5)))
+        seen = run(runner, LexiScript(stream_fault=(Cut(PLACE), *[fault] * 5)))
         assert (seen.error, seen.text, seen.stream.resumes) == (None, CAPTURE_TEXT, 1)
 
     @pytest.mark.parametrize("fault", FOREIGN, ids=lambda fault: f"{fault.status}")
-    def test_answered_by_another_for_ever(self, face: Face, fault: Answer) -> None:
+    def test_answered_by_another_for_ever(self, runner: Runner, fault: Answer) -> None:
         """When the window ends, the error says who answered, and has what came and the idempotency key."""
         time = Turned()
         seen = run(
-            face,
+            runner,
             LexiScript(stream_fault=(Cut(PLACE), *[fault] * 200)),
             time,
             retries=RetryPolicy(),
@@ -384,15 +384,15 @@ class TestContinued:
         assert (seen.text, seen.error.charged) == (FIRST, "unknown")
         assert 50 < sum(time.sleeps) <= 60
 
-    def test_in_flight(self, face: Face) -> None:
+    def test_in_flight(self, runner: Runner) -> None:
         """While the first request is under way, the service is asked again every second; this does not count."""
         time = Turned()
         script = LexiScript(stream_fault=Cut(PLACE), personality="conflict", conflicts=5)
-        seen = run(face, script, time)
+        seen = run(runner, script, time)
         assert (seen.error, seen.text, seen.stream.resumes) == (None, CAPTURE_TEXT, 1)
         assert all(pause >= 1 for pause in time.sleeps[1:])
 
-    def test_too_late(self, face: Face) -> None:
+    def test_too_late(self, runner: Runner) -> None:
         """Nothing is continued after the window, a `total` or the life of the key."""
         late = Turned(meanwhile=lambda time: setattr(time, "ahead", time.ahead + 61))
         for time, options in (
@@ -400,10 +400,10 @@ class TestContinued:
             (Turned(), {"timeout": Timeout(total=1), "retries": RetryPolicy(base=4, floor=2)}),
             (Turned(), {"retries": RetryPolicy(base=9, floor=9, window=5)}),
         ):
-            seen = run(face, LexiScript(stream_fault=Cut(PLACE)), time, **options)
+            seen = run(runner, LexiScript(stream_fault=Cut(PLACE)), time, **options)
             assert (type(seen.error), seen.text) == (StreamInterruptedError, FIRST)
 
-    def test_quota(self, face: Face) -> None:
+    def test_quota(self, runner: Runner) -> None:
         """A stream under way is paid for: it is continued though the client's retries are used up."""
         told = list[Told]()
 
@@ -412,15 +412,15 @@ class TestContinued:
             told.append(await listen(lexi))
 
         with ScriptedServer(LexiScript(stream_fault=Cut(PLACE))) as server, no_leaks():
-            face.run(scenario, base_url=server.url, retries=AT_ONCE)
+            runner.run(scenario, base_url=server.url, retries=AT_ONCE)
         assert (told[0].error, told[0].text) == (None, CAPTURE_TEXT)
 
-    def test_too_long(self, face: Face) -> None:
+    def test_too_long(self, runner: Runner) -> None:
         """A stream of which 8 Mi characters were handed out is not continued."""
         piece = "x" * (1 << 16)
         stream = encode_stream(text_events(piece * 130, size=1 << 16))
         script = LexiScript(stream=stream, stream_fault=Cut(len(stream) - 14), sizes=(1 << 20,))
-        seen = run(face, script)
+        seen = run(runner, script)
         assert len(seen.text) == 129 << 16 > MAX_RESUMABLE
         assert (type(seen.error), seen.stream.resumes) == (StreamInterruptedError, 0)
 
@@ -432,9 +432,9 @@ class TestContinued:
             (b"event: text\ndata: {\n\n", APIResponseError),
         ],
     )
-    def test_no_break(self, face: Face, body: bytes, kind: type[LeadLexError]) -> None:
+    def test_no_break(self, runner: Runner, body: bytes, kind: type[LeadLexError]) -> None:
         """An `error` event, or one that can't be read, is the service's answer: nothing is continued after it."""
-        seen = run(face, LexiScript(stream_fault=Instead(CAPTURE[:PLACE] + body)))
+        seen = run(runner, LexiScript(stream_fault=Instead(CAPTURE[:PLACE] + body)))
         assert (type(seen.error), seen.text, seen.stream.resumes) == (kind, FIRST, 0)
 
     @pytest.mark.parametrize("fault", [Lost("stall"), Answer(503, headers={"Retry-After": "50"})])
@@ -446,22 +446,22 @@ class TestContinued:
             stream = lexi.stream_chat("Hi")
 
             async def closer() -> None:
-                await face.until(lambda: len(server.requests) == 2)
-                await face.sleep(0.1)
+                await runner.until(lambda: len(server.requests) == 2)
+                await runner.sleep(0.1)
                 await stream.aclose()
 
             async def reader() -> None:
                 async for _ in stream:
                     pass
 
-            error, _ = await face.together(reader, closer)
+            error, _ = await runner.together(reader, closer)
             assert type(error) is StreamInterruptedError
             assert (error.charged, error.partial.response) == ("unknown", FIRST)  # type: ignore[union-attr]  # it has
 
-        for face in (AsyncFace("asyncio"), AsyncFace("trio")):
+        for runner in (AsyncRunner("asyncio"), AsyncRunner("trio")):
             script = LexiScript(stream_fault=(Cut(PLACE), fault))
             with ScriptedServer(script) as server, no_leaks(), must_not_hang():
-                face.run(scenario, base_url=server.url)
+                runner.run(scenario, base_url=server.url)
 
 
 # Divergences ---------------------------------------------------------------------------------------------------------
@@ -470,8 +470,8 @@ class TestContinued:
 class TestDiverged:
     """Two different answers are never joined."""
 
-    def _diverges(self, face: Face, fault: Any) -> StreamDivergedError:
-        seen = run(face, LexiScript(stream_fault=(Cut(PLACE), fault)))
+    def _diverges(self, runner: Runner, fault: Any) -> StreamDivergedError:
+        seen = run(runner, LexiScript(stream_fault=(Cut(PLACE), fault)))
         assert isinstance(seen.error, StreamDivergedError)
         assert (seen.error.delivered, seen.error.charged) == (FIRST, "unknown") == (seen.text, seen.stream.charged)
         assert seen.error.key in str(seen.error)
@@ -493,31 +493,31 @@ class TestDiverged:
             (("Jane", "", " D", "*"), 6),
         ],
     )
-    def test_text(self, face: Face, texts: tuple[str, ...], common: int) -> None:
+    def test_text(self, runner: Runner, texts: tuple[str, ...], common: int) -> None:
         """D-a: the text differs; the error tells how far both are the same."""
-        error = self._diverges(face, Instead(replay(*texts)))
+        error = self._diverges(runner, Instead(replay(*texts)))
         assert (error.common_len, error.replayed_prefix) == (common, "".join(texts))
         assert error.conversation_ids == ("conv_01HY1", "conv_01HY1")
 
     @pytest.mark.parametrize("texts", [(), ("Jane Doe",), ("Jane Doe is currentl",)])
-    def test_shorter(self, face: Face, texts: tuple[str, ...]) -> None:
+    def test_shorter(self, runner: Runner, texts: tuple[str, ...]) -> None:
         """D-b: the second answer is whole, and shorter than what was handed out."""
-        error = self._diverges(face, Instead(replay(*texts)))
+        error = self._diverges(runner, Instead(replay(*texts)))
         assert (error.common_len, error.replayed_prefix) == (len("".join(texts)), "".join(texts))
         assert "ends earlier" in str(error)
 
     @pytest.mark.parametrize("texts", [(CAPTURE_TEXT,), ("Jane",)])
-    def test_conversation(self, face: Face, texts: tuple[str, ...]) -> None:
+    def test_conversation(self, runner: Runner, texts: tuple[str, ...]) -> None:
         """D-c: the second answer belongs to another conversation, which may have been charged again: it says so."""
-        error = self._diverges(face, Instead(replay(*texts, conversation_id="conv_other")))
+        error = self._diverges(runner, Instead(replay(*texts, conversation_id="conv_other")))
         assert error.conversation_ids == ("conv_01HY1", "conv_other")
         assert "may have been charged again" in str(error)
 
-    def test_in_flight_for_ever(self, face: Face) -> None:
+    def test_in_flight_for_ever(self, runner: Runner) -> None:
         """D-d: the service refuses the key as long as it is asked; the error has what came, and the key."""
         time = Turned()
         script = LexiScript(stream_fault=Cut(PLACE), personality="conflict", conflicts=1000)
-        seen = run(face, script, time, timeout=Timeout(idle=0.2))
+        seen = run(runner, script, time, timeout=Timeout(idle=0.2))
         assert type(seen.error) is StreamInterruptedError
         assert isinstance(seen.error.__cause__, ConflictError)
         assert (seen.text, seen.error.charged) == (FIRST, "unknown")
@@ -532,28 +532,28 @@ class TestDiverged:
             (422, "validation_error", IdempotencyError),
         ],
     )
-    def test_refused(self, face: Face, status: int, code: str, kind: type[APIStatusError]) -> None:
+    def test_refused(self, runner: Runner, status: int, code: str, kind: type[APIStatusError]) -> None:
         """D-e: the service refuses the continuation; that is the error, with what came."""
-        seen = run(face, LexiScript(stream_fault=(Cut(PLACE), Answer(status, code=code))))
+        seen = run(runner, LexiScript(stream_fault=(Cut(PLACE), Answer(status, code=code))))
         assert (type(seen.error), seen.text, seen.stream.charged) == (kind, FIRST, "unknown")
 
-    def test_quota_until_midnight(self, face: Face) -> None:
+    def test_quota_until_midnight(self, runner: Runner) -> None:
         """D-e: so does a quota that is renewed in hours; nobody sleeps that long."""
         answer = Answer(429, headers={"Retry-After": "30000"}, code="rate_limited")
-        seen = run(face, LexiScript(stream_fault=(Cut(PLACE), answer)))
+        seen = run(runner, LexiScript(stream_fault=(Cut(PLACE), answer)))
         assert isinstance(seen.error, RateLimitError)
         assert (seen.error.retry_after, seen.text) == (30000, FIRST)
 
     @pytest.mark.parametrize("tool", ["contacts.delete", "contacts.get"])
-    def test_other_steps(self, face: Face, tool: str) -> None:
+    def test_other_steps(self, runner: Runner, tool: str) -> None:
         """A continuation that took other steps is another answer, even where its text is the same."""
         steps = [("tool_step", {"tool": tool, "status": "failed"})]
-        error = self._diverges(face, Instead(replay(CAPTURE_TEXT, before=steps)))
+        error = self._diverges(runner, Instead(replay(CAPTURE_TEXT, before=steps)))
         assert "other steps" in str(error)
 
-    def test_missing_steps(self, face: Face) -> None:
+    def test_missing_steps(self, runner: Runner) -> None:
         """Steps and thoughts that a continuation leaves out are no difference."""
-        seen = run(face, LexiScript(stream_fault=(Cut(PLACE), Instead(replay(CAPTURE_TEXT)))))
+        seen = run(runner, LexiScript(stream_fault=(Cut(PLACE), Instead(replay(CAPTURE_TEXT)))))
         assert (seen.error, seen.text) == (None, CAPTURE_TEXT)
         assert others(seen.events) == [*events_of(CAPTURE)[:3], Done(1, "m")]
 

@@ -39,15 +39,15 @@ from leadlex._protocol.operation import KEY_LIFE, Operation
 from leadlex._protocol.problems import WireProblem
 from tests.matrix.oracles import CALLS, Call, observe, spoiled
 from tests.support.answers import error_answer, json_answer
-from tests.support.faces import API_KEY, AsyncFace
 from tests.support.lexi import Answer, Cut, Lost, Raw
 from tests.support.lexi import Fault as Spoils
 from tests.support.proxy import Proxy
 from tests.support.resources import must_not_hang
+from tests.support.runners import API_KEY, AsyncRunner
 from tests.support.server import Connection, Script, ScriptedServer, black_hole, dead_port
 from tests.support.tls import client_context, identity
 
-ASYNC: Final = AsyncFace("asyncio")
+ASYNC: Final = AsyncRunner("asyncio")
 POLICY: Final = RetryPolicy()
 KEY: Final = "7c9e6679-7425-40de-944b-e07fc1f90ae7"
 OPERATIONS: Final[dict[Call, Operation[Any]]] = {

@@ -38,10 +38,10 @@ from leadlex._values.events import size_of
 from tests.matrix.oracles import AT_ONCE, PATIENT
 from tests.support.answers import chunk, sse_head
 from tests.support.captures import CAPTURE_TEXT, encode_stream, text_events
-from tests.support.faces import API_KEY, Face
 from tests.support.lexi import CHAT, Answer, Cut, LexiScript
 from tests.support.process import ServerProcess
 from tests.support.resources import must_not_hang, no_leaks
+from tests.support.runners import API_KEY, Runner
 from tests.support.server import Connection, ScriptedServer
 
 SILENT = Cut(after=220, how="stall")
@@ -538,7 +538,7 @@ def quiet_again() -> Generator[logging.Logger]:
 
 
 def test_one_line_an_attempt(
-    face: Face,
+    runner: Runner,
     quiet_again: logging.Logger,
     environ: MutableMapping[str, str],
     capsys: pytest.CaptureFixture[str],
@@ -553,8 +553,8 @@ def test_one_line_an_attempt(
 
     script = LexiScript(other_fault=Answer(503), stream_fault=Cut(220, "rst"))
     with ScriptedServer(script) as server:
-        face.make(api_key=API_KEY, base_url=server.url)
-        face.run(scenario, base_url=server.url, retries=AT_ONCE)
+        runner.make(api_key=API_KEY, base_url=server.url)
+        runner.run(scenario, base_url=server.url, retries=AT_ONCE)
     lines = [line.split(" leadlex: ")[1].split(" ") for line in capsys.readouterr().err.splitlines()]
     told = [(words[:2] if words[0] == "trying" else words[:1], words) for words in lines]
     assert [" ".join(event) for event, _ in told] == ["trying again", "answered", "trying again", "answered"]

@@ -25,10 +25,10 @@ import leadlex
 from leadlex import ConfigurationError
 from leadlex.sandbox import Sandbox
 from tests.support.captures import LONG, text_of
-from tests.support.faces import API_KEY
 from tests.support.lexi import CHAT, Cut, LexiScript, Lost, Slow
 from tests.support.programs import Ended, Python, pythons
 from tests.support.resources import no_leaks
+from tests.support.runners import API_KEY
 from tests.support.server import ScriptedServer
 from tests.support.tls import authority_pem, identity
 

@@ -90,11 +90,11 @@ def test_every_python_writes_the_same(version: str) -> None:
     assert (run.returncode, run.stdout, run.stderr) == (0, "_sync.py is up to date.\n", "")
 
 
-# Two faces ---------------------------------------------------------------------------------------------------------
+# Two clients ----------------------------------------------------------------------------------------------------------
 
 
-def face_of(kind: type) -> dict[str, str]:
-    """List what a class offers, with signatures, in the sync face's names."""
+def runner_of(kind: type) -> dict[str, str]:
+    """List what a class offers, with signatures, in the sync client's names."""
     offered = {name: member for name, member in vars(kind).items() if name == "__init__" or not name.startswith("_")}
     return {RENAMED.get(name, name): _signature(member) for name, member in offered.items()}
 
@@ -106,9 +106,9 @@ def _signature(member: object) -> str:
 
 
 @pytest.mark.parametrize(("async_name", "sync_name"), TWINS.items(), ids=TWINS)
-def test_both_faces_offer_the_same(async_name: str, sync_name: str) -> None:
+def test_both_runners_offer_the_same(async_name: str, sync_name: str) -> None:
     """Who knows one client knows the other: names, parameters, defaults and what is given are the same."""
-    one, other = face_of(getattr(leadlex, async_name)), face_of(getattr(leadlex, sync_name))
+    one, other = runner_of(getattr(leadlex, async_name)), runner_of(getattr(leadlex, sync_name))
     one = {name: signature for name, signature in one.items() if (async_name, name) not in OMITTED}
     if async_name != "AsyncLeadLex":
         del one["__init__"], other["__init__"]  # handles are made by a client
@@ -116,8 +116,8 @@ def test_both_faces_offer_the_same(async_name: str, sync_name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TWINS.values())
-def test_no_word_of_the_async_face_is_left(name: str) -> None:
-    """The sync face's docstrings and examples speak of what a sync program types."""
+def test_no_word_of_the_async_runner_is_left(name: str) -> None:
+    """The sync client's docstrings and examples speak of what a sync program types."""
     kind = getattr(leadlex, name)
     texts = [kind.__doc__ or "", *(inspect.getdoc(getattr(kind, inner)) or "" for inner in dir(kind))]
     left = re.findall(r"\bawait\b|\basync\b|\bAsync\w+|\ba(?:close|next)\b", " ".join(texts))

@@ -16,9 +16,9 @@ from leadlex import ConfigurationError, NotFoundError, RetryPolicy, Timeout
 from leadlex._config import whole
 from leadlex._settings import base_url_of, is_loopback
 from tests.support.answers import error_answer, json_answer
-from tests.support.faces import API_KEY, Face
 from tests.support.journal import Request
 from tests.support.lexi import CHAT
+from tests.support.runners import API_KEY, Runner
 from tests.support.server import Connection, ScriptedServer, per_request
 
 LIBRARY = str(Path(leadlex.__file__).parent)
@@ -41,7 +41,7 @@ def refuse(connection: Connection, _: Request) -> None:
     connection.send(error_answer(404, "not_found"))
 
 
-def refusal(face: Face, server: ScriptedServer, call: Call | None = None, **options: Any) -> ConfigurationError:
+def refusal(runner: Runner, server: ScriptedServer, call: Call | None = None, **options: Any) -> ConfigurationError:
     """Make a client and perhaps a call, and return what is said against it; nobody must have been asked."""
 
     async def scenario(lexi: Any) -> None:
@@ -49,7 +49,7 @@ def refusal(face: Face, server: ScriptedServer, call: Call | None = None, **opti
             await call(lexi)
 
     with pytest.raises(ConfigurationError) as caught:
-        face.run(scenario, **{"base_url": server.url, **options})
+        runner.run(scenario, **{"base_url": server.url, **options})
     assert server.connections == 0
     assert caught.value.charged == "no"
     assert API_KEY not in str(caught.value)
@@ -84,17 +84,17 @@ BAD_KEYS: dict[str, Case] = {
 
 @pytest.mark.row("L01", "L02")
 @pytest.mark.parametrize("case", BAD_KEYS.values(), ids=BAD_KEYS)
-def test_a_key_that_no_header_can_carry_is_refused(face: Face, server: ScriptedServer, case: Case) -> None:
+def test_a_key_that_no_header_can_carry_is_refused(runner: Runner, server: ScriptedServer, case: Case) -> None:
     """A key that was pasted wrongly is refused at once, and nothing of it is repeated."""
     key, words = case
-    error = refusal(face, server, api_key=key)
+    error = refusal(runner, server, api_key=key)
     assert_says(error, words)
     assert SECRET not in seen_by_a_debugger(error)
 
 
 @pytest.mark.row("L01")
 @pytest.mark.parametrize(("given", "sent"), [(f"  {API_KEY}\r\n", API_KEY), ("sk-other-prefix", "sk-other-prefix")])
-def test_a_key_is_sent_without_the_white_space_around_it(face: Face, given: str, sent: str) -> None:
+def test_a_key_is_sent_without_the_white_space_around_it(runner: Runner, given: str, sent: str) -> None:
     """The line end of a file does no harm; what a key looks like is the service's to judge, its 401 is explained."""
 
     def deny(connection: Connection, _: Request) -> None:
@@ -105,17 +105,17 @@ def test_a_key_is_sent_without_the_white_space_around_it(face: Face, given: str,
 
     with ScriptedServer(per_request(deny)) as server:
         with pytest.raises(leadlex.AuthenticationError, match=r"Keys look like wbk_…"):
-            face.run(scenario, base_url=server.url, api_key=given)
+            runner.run(scenario, base_url=server.url, api_key=given)
         assert [request.headers["authorization"] for request in server.requests] == [f"Bearer {sent}"]
 
 
 def test_a_missing_key_says_how_to_get_one(
-    face: Face, server: ScriptedServer, environ: MutableMapping[str, str]
+    runner: Runner, server: ScriptedServer, environ: MutableMapping[str, str]
 ) -> None:
     """The first error that a new user meets is a guide: where keys are made, where to put one, how to try without."""
     environ.pop("LEADLEX_API_KEY", None)
     assert_says(
-        refusal(face, server, api_key=None), ("wbk_…", "Settings", "LEADLEX_API_KEY", "api_key=", "LeadLex.sandbox()")
+        refusal(runner, server, api_key=None), ("wbk_…", "Settings", "LEADLEX_API_KEY", "api_key=", "LeadLex.sandbox()")
     )
 
 
@@ -163,21 +163,21 @@ BAD_URLS: dict[str, Case] = {
 
 @pytest.mark.row("L09", "L11", "L21")
 @pytest.mark.parametrize("case", BAD_URLS.values(), ids=map(repr, BAD_URLS))
-def test_a_base_url_that_could_lose_the_key_is_refused(face: Face, server: ScriptedServer, case: Case) -> None:
+def test_a_base_url_that_could_lose_the_key_is_refused(runner: Runner, server: ScriptedServer, case: Case) -> None:
     """The key goes to a host that was named plainly, over https; only this very machine may be asked without."""
     url, words = case
     given = url.replace("PORT", str(server.port)) if isinstance(url, str) else url
-    error = refusal(face, server, base_url=given)
+    error = refusal(runner, server, base_url=given)
     assert_says(error, words)
     assert SECRET not in str(error)
 
 
 @pytest.mark.row("L11", "L21")
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "LOCALHOST"])
-def test_this_machine_may_be_asked_without_tls(face: Face, server: ScriptedServer, host: str) -> None:
+def test_this_machine_may_be_asked_without_tls(runner: Runner, server: ScriptedServer, host: str) -> None:
     """A test server on a loopback address needs no certificate."""
     with pytest.raises(NotFoundError):
-        face.run(ask_for_tasks, base_url=f"http://{host}:{server.port}/")
+        runner.run(ask_for_tasks, base_url=f"http://{host}:{server.port}/")
     assert server.requests[0].path == "/v1/lexi/tasks"
 
 
@@ -187,15 +187,15 @@ async def ask_for_tasks(lexi: Any) -> None:
 
 
 def test_the_environment_is_checked_as_arguments_are(
-    face: Face, server: ScriptedServer, environ: MutableMapping[str, str]
+    runner: Runner, server: ScriptedServer, environ: MutableMapping[str, str]
 ) -> None:
     """A slip in a deployment's settings is told like one in the program."""
     environ["LEADLEX_BASE_URL"] = "http://data.leadlex.com"
-    assert_says(refusal(face, server, base_url=None), ("base_url", "only https"))
+    assert_says(refusal(runner, server, base_url=None), ("base_url", "only https"))
     environ["LEADLEX_API_KEY"] = "Bearer x"
-    assert_says(refusal(face, server, api_key=None), ("api_key", "Bearer"))
+    assert_says(refusal(runner, server, api_key=None), ("api_key", "Bearer"))
     environ["LEADLEX_LOG"] = "loud"
-    assert_says(refusal(face, server), ("LEADLEX_LOG", "debug, info, warning, error"))
+    assert_says(refusal(runner, server), ("LEADLEX_LOG", "debug, info, warning, error"))
 
 
 @pytest.mark.row("L21")
@@ -236,10 +236,10 @@ BAD_HEADERS: dict[str, Case] = {
 
 @pytest.mark.row("L04")
 @pytest.mark.parametrize("case", BAD_HEADERS.values(), ids=BAD_HEADERS)
-def test_an_extra_header_that_is_none_is_refused(face: Face, server: ScriptedServer, case: Case) -> None:
+def test_an_extra_header_that_is_none_is_refused(runner: Runner, server: ScriptedServer, case: Case) -> None:
     """Extra headers can neither break a request in two nor replace what leadlex answers for."""
     headers, words = case
-    error = refusal(face, server, headers=headers)
+    error = refusal(runner, server, headers=headers)
     assert_says(error, words)
     assert SECRET not in str(error)
 
@@ -285,15 +285,15 @@ BAD_CLIENT_OPTIONS = {
 @pytest.mark.row("L24")
 @pytest.mark.parametrize("case", BAD_CLIENT_OPTIONS.values(), ids=BAD_CLIENT_OPTIONS)
 def test_an_option_out_of_its_range_is_refused(
-    face: Face, server: ScriptedServer, case: tuple[dict[str, Any], tuple[str, ...]]
+    runner: Runner, server: ScriptedServer, case: tuple[dict[str, Any], tuple[str, ...]]
 ) -> None:
     """No clock and no count is taken that could wait for ever, never, or without end."""
     options, words = case
-    assert_says(refusal(face, server, **options), words)
+    assert_says(refusal(runner, server, **options), words)
 
 
 @pytest.mark.parametrize("make", [_OtherClient, lambda: None, httpx.Client], ids=["httpx2", "nothing", "sync"])
-def test_a_function_that_makes_no_client_is_refused(face: Face, server: ScriptedServer, make: Any) -> None:
+def test_a_function_that_makes_no_client_is_refused(runner: Runner, server: ScriptedServer, make: Any) -> None:
     """What a function makes is looked at when it is made: no call is sent by a client that is none."""
 
     async def scenario(lexi: Any) -> None:
@@ -302,14 +302,14 @@ def test_a_function_that_makes_no_client_is_refused(face: Face, server: Scripted
                 await call("conv_1")
             assert caught.value.charged == "no"
 
-    face.run(scenario, base_url=server.url, http_client=make)
+    runner.run(scenario, base_url=server.url, http_client=make)
     assert not server.requests
 
 
 @pytest.mark.row("L24")
 @pytest.mark.parametrize("case", BAD_OPTIONS.values(), ids=BAD_OPTIONS)
 def test_with_options_checks_as_the_client_does(
-    face: Face, server: ScriptedServer, case: tuple[dict[str, Any], tuple[str, ...]]
+    runner: Runner, server: ScriptedServer, case: tuple[dict[str, Any], tuple[str, ...]]
 ) -> None:
     """A copy's options are held to the same limits."""
     options, words = case
@@ -317,7 +317,7 @@ def test_with_options_checks_as_the_client_does(
     async def call(lexi: Any) -> None:
         await lexi.with_options(**options).tasks()
 
-    assert_says(refusal(face, server, call), words)
+    assert_says(refusal(runner, server, call), words)
 
 
 @pytest.mark.row("L24")
@@ -379,31 +379,31 @@ BAD_MESSAGES: dict[str, Case] = {
 @pytest.mark.row("L22")
 @pytest.mark.parametrize("ask", ASKING)
 @pytest.mark.parametrize("case", BAD_MESSAGES.values(), ids=BAD_MESSAGES)
-def test_a_message_that_cant_be_sent_is_refused(face: Face, server: ScriptedServer, ask: str, case: Case) -> None:
+def test_a_message_that_cant_be_sent_is_refused(runner: Runner, server: ScriptedServer, ask: str, case: Case) -> None:
     """A message is text with something in it; nothing of it is repeated, not even to a tool that shows locals."""
     message, words = case
-    error = refusal(face, server, lambda lexi: ASKING[ask](lexi)(message))
+    error = refusal(runner, server, lambda lexi: ASKING[ask](lexi)(message))
     assert_says(error, words)
     assert SECRET not in seen_by_a_debugger(error)
 
 
 @pytest.mark.parametrize("ask", STREAMING)
-def test_a_long_message_is_refused_on_a_stream(face: Face, server: ScriptedServer, ask: str) -> None:
+def test_a_long_message_is_refused_on_a_stream(runner: Runner, server: ScriptedServer, ask: str) -> None:
     """The stream takes 12,000 characters, and the message says how many were given."""
     message = (SECRET * 1000)[:12_001]
-    error = refusal(face, server, lambda lexi: ASKING[ask](lexi)(message))
+    error = refusal(runner, server, lambda lexi: ASKING[ask](lexi)(message))
     assert_says(error, ("message", "at most 12000 characters", "12001 characters"))
     assert SECRET not in seen_by_a_debugger(error)
 
 
 @pytest.mark.row("L22")
 @pytest.mark.parametrize(("ask", "length"), [("chat", 12_001), ("stream_chat", 12_000)])
-def test_what_is_within_the_limits_is_sent_as_it_is(face: Face, ask: str, length: int) -> None:
+def test_what_is_within_the_limits_is_sent_as_it_is(runner: Runner, ask: str, length: int) -> None:
     """Control characters, NUL and characters beyond the first plane are text, and are counted as characters."""
     message = ("🙂\0\r\n\x1b" * length)[:length]
     with ScriptedServer(per_request(refuse)) as server:
         with pytest.raises(NotFoundError):
-            face.run(lambda lexi: awaited(ASKING[ask](lexi)(message)), base_url=server.url)
+            runner.run(lambda lexi: awaited(ASKING[ask](lexi)(message)), base_url=server.url)
         assert server.requests[0].json["message"] == message
 
 
@@ -464,10 +464,10 @@ TAKING_IDS: dict[str, Callable[[Any, Any], Any]] = {
 @pytest.mark.row("L12")
 @pytest.mark.parametrize("taking", TAKING_IDS)
 @pytest.mark.parametrize("case", BAD_IDS.values(), ids=BAD_IDS)
-def test_an_id_that_is_none_is_refused(face: Face, server: ScriptedServer, taking: str, case: Case) -> None:
+def test_an_id_that_is_none_is_refused(runner: Runner, server: ScriptedServer, taking: str, case: Case) -> None:
     """What can't be an id of anything is refused wherever an id is taken."""
     given, words = case
-    assert_says(refusal(face, server, lambda lexi: TAKING_IDS[taking](lexi, given)), ("id", *words))
+    assert_says(refusal(runner, server, lambda lexi: TAKING_IDS[taking](lexi, given)), ("id", *words))
 
 
 @pytest.mark.row("L12", "L13")
@@ -497,11 +497,11 @@ def test_an_id_that_is_none_is_refused(face: Face, server: ScriptedServer, takin
     ],
 )
 def test_an_id_cant_leave_its_place(
-    face: Face, server: ScriptedServer, call: str, before: str, after: str, given: str, segment: str
+    runner: Runner, server: ScriptedServer, call: str, before: str, after: str, given: str, segment: str
 ) -> None:
     """Whatever an id has in it, it stays one segment of the path, on the host that was configured."""
     with pytest.raises(NotFoundError):
-        face.run(lambda lexi: awaited(TAKING_IDS[call](lexi, given)), base_url=server.url)
+        runner.run(lambda lexi: awaited(TAKING_IDS[call](lexi, given)), base_url=server.url)
     assert [request.path for request in server.requests] == [before + segment + after]
 
 
@@ -615,15 +615,15 @@ BAD_CALLS: dict[str, tuple[Call, tuple[str, ...]]] = {
 @pytest.mark.row("L13", "L22", "H10")
 @pytest.mark.parametrize("case", BAD_CALLS.values(), ids=map(repr, BAD_CALLS))
 def test_an_argument_out_of_its_range_is_refused(
-    face: Face, server: ScriptedServer, case: tuple[Call, tuple[str, ...]]
+    runner: Runner, server: ScriptedServer, case: tuple[Call, tuple[str, ...]]
 ) -> None:
     """Every argument that the service would refuse, or that could reach another place, is refused here."""
     call, words = case
-    assert_says(refusal(face, server, call), words)
+    assert_says(refusal(runner, server, call), words)
 
 
 @pytest.mark.row("H10")
-def test_a_lazy_call_refuses_at_once(face: Face, server: ScriptedServer) -> None:
+def test_a_lazy_call_refuses_at_once(runner: Runner, server: ScriptedServer) -> None:
     """`stream_chat` and `conversations` send nothing before they are used, but a bad argument is told at the call."""
 
     async def scenario(lexi: Any) -> None:
@@ -632,7 +632,7 @@ def test_a_lazy_call_refuses_at_once(face: Face, server: ScriptedServer) -> None
         with pytest.raises(ConfigurationError):
             lexi.conversations(page=0)
 
-    face.run(scenario, base_url=server.url)
+    runner.run(scenario, base_url=server.url)
     assert server.connections == 0
 
 
@@ -650,23 +650,23 @@ BAD_IDEMPOTENCY_KEYS: dict[str, Case] = {
 @pytest.mark.row("L03")
 @pytest.mark.parametrize("ask", STREAMING)
 @pytest.mark.parametrize("case", BAD_IDEMPOTENCY_KEYS.values(), ids=BAD_IDEMPOTENCY_KEYS)
-def test_a_key_that_is_no_uuid_is_refused(face: Face, server: ScriptedServer, ask: str, case: Case) -> None:
+def test_a_key_that_is_no_uuid_is_refused(runner: Runner, server: ScriptedServer, ask: str, case: Case) -> None:
     """A key that the service would not know, or that breaks the request, is refused; none is made in its place."""
     key, words = case
-    assert_says(refusal(face, server, lambda lexi: ASKING[ask](lexi)("Hi", idempotency_key=key)), words)
+    assert_says(refusal(runner, server, lambda lexi: ASKING[ask](lexi)("Hi", idempotency_key=key)), words)
 
 
 @pytest.mark.row("L03")
 @pytest.mark.parametrize("ask", STREAMING)
-def test_a_uuid_is_sent_as_given(face: Face, server: ScriptedServer, ask: str) -> None:
+def test_a_uuid_is_sent_as_given(runner: Runner, server: ScriptedServer, ask: str) -> None:
     """The service compares keys as text, so not even the case of a letter is changed."""
     with pytest.raises(NotFoundError):
-        face.run(lambda lexi: awaited(ASKING[ask](lexi)("Hi", idempotency_key=UUID)), base_url=server.url)
+        runner.run(lambda lexi: awaited(ASKING[ask](lexi)("Hi", idempotency_key=UUID)), base_url=server.url)
     assert [request.idempotency_key for request in server.requests] == [UUID]
 
 
 @pytest.mark.row("L10")
-def test_netrc_is_never_read(face: Face, environ: MutableMapping[str, str], tmp_path: Path) -> None:
+def test_netrc_is_never_read(runner: Runner, environ: MutableMapping[str, str], tmp_path: Path) -> None:
     """A password that lies in `.netrc` for the same host does not replace the key."""
     for name in (".netrc", "_netrc"):
         (tmp_path / name).write_text("machine 127.0.0.1 login me password secret\ndefault login me password secret\n")
@@ -678,5 +678,5 @@ def test_netrc_is_never_read(face: Face, environ: MutableMapping[str, str], tmp_
         connection.send(json_answer(200, {"data": CHAT}))
 
     with ScriptedServer(per_request(reply)) as server:
-        face.run(lambda lexi: awaited(lexi.chat("Hi")), base_url=server.url)
+        runner.run(lambda lexi: awaited(lexi.chat("Hi")), base_url=server.url)
         assert [request.headers["authorization"] for request in server.requests] == [f"Bearer {API_KEY}"]

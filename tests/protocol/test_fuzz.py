@@ -17,11 +17,11 @@ from leadlex import ChatReply, LeadLexError
 from tests.matrix.oracles import PATIENT, peak_memory_below
 from tests.support.answers import chunk, json_answer, last_chunk, sse_head
 from tests.support.captures import CAPTURE
-from tests.support.faces import AsyncFace, Face, SyncFace
 from tests.support.fuzz import chance_of, check, check_answer, mutated, pieces
 from tests.support.lexi import BODIES
 from tests.support.memory import MemoryTransport
 from tests.support.resources import must_not_hang, no_leaks
+from tests.support.runners import AsyncRunner, Runner, SyncRunner
 from tests.support.server import Connection, ScriptedServer
 
 _MEMORY = 64 << 20
@@ -135,18 +135,18 @@ def _serve(connection: Connection) -> None:
 
 
 @pytest.mark.parametrize(
-    ("face", "count"),
+    ("runner", "count"),
     [
-        (AsyncFace("asyncio"), 20),
-        (AsyncFace("trio"), 20),
-        (SyncFace(), 20),
-        pytest.param(AsyncFace("asyncio"), 10_000, marks=pytest.mark.heavy),
-        pytest.param(AsyncFace("trio"), 2000, marks=pytest.mark.heavy),
-        pytest.param(SyncFace(), 8000, marks=pytest.mark.heavy),
+        (AsyncRunner("asyncio"), 20),
+        (AsyncRunner("trio"), 20),
+        (SyncRunner(), 20),
+        pytest.param(AsyncRunner("asyncio"), 10_000, marks=pytest.mark.heavy),
+        pytest.param(AsyncRunner("trio"), 2000, marks=pytest.mark.heavy),
+        pytest.param(SyncRunner(), 8000, marks=pytest.mark.heavy),
     ],
     ids=["asyncio", "trio", "sync", "asyncio-long", "trio-long", "sync-long"],
 )
-def test_sessions(face: Face, count: int) -> None:
+def test_sessions(runner: Runner, count: int) -> None:
     """Whatever comes over a socket, each call ends, by an answer or an error of leadlex, and nothing is left open."""
 
     async def scenario(lexi: Any) -> None:
@@ -154,4 +154,4 @@ def test_sessions(face: Face, count: int) -> None:
             await Session(number).ask(lexi, number)
 
     with no_leaks(), must_not_hang(30 + count / 10), peak_memory_below(_MEMORY), ScriptedServer(_serve) as server:
-        face.run(scenario, base_url=server.url, retries=0, resume=False, timeout=PATIENT)
+        runner.run(scenario, base_url=server.url, retries=0, resume=False, timeout=PATIENT)

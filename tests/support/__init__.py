@@ -1,1 +1,1 @@
-"""What the tests stand on: a scripted server, captures, conformance cases, oracles and faces."""
+"""What the tests stand on: a scripted server, captures, conformance cases, oracles and runners of scenarios."""

@@ -22,7 +22,7 @@ from leadlex._protocol.event_blocks import parsed
 from leadlex._protocol.operation import Operation
 from leadlex._settings import Settings
 from leadlex._stream import AsyncChatStream, Reading
-from tests.support.faces import API_KEY, drive
+from tests.support.runners import API_KEY, drive
 
 KEY = "6f1c2d0a-7b3e-4c58-9a41-0f2b7d9e1c55"
 

@@ -26,7 +26,7 @@ from typing import Any, Self
 
 import httpx
 
-from tests.support.faces import API_KEY
+from tests.support.runners import API_KEY
 
 VERSIONS = ("3.11", "3.12", "3.13")
 _ROOT = Path(__file__).parents[2]

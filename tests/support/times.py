@@ -8,7 +8,7 @@ from typing import Any
 import anyio.lowlevel
 
 from leadlex._network.clock import Clock
-from tests.support.faces import Face, Main
+from tests.support.runners import Main, Runner
 
 
 class Turned(Clock):
@@ -48,38 +48,38 @@ class Turned(Clock):
 
 
 def transport_of(lexi: Any) -> Any:
-    """Find the transport of a client of any face."""
+    """Find the transport of any client."""
     client = getattr(lexi, "_value", lexi)
     return getattr(client, "_wrapped", client)._transport
 
 
-class TimedFace(Face):
-    """A face whose clients go by another clock.
+class TimedRunner(Runner):
+    """A runner whose clients go by another clock.
 
     Args:
-        face: The face.
+        runner: The runner.
         time: The clock.
     """
 
-    def __init__(self, face: Face, time: Clock) -> None:
-        self.name = face.name
-        self._face = face
+    def __init__(self, runner: Runner, time: Clock) -> None:
+        self.name = runner.name
+        self._runner = runner
         self._time = time
 
     def make(self, **options: Any) -> Any:
         """Make a client and give it the clock."""
-        lexi = self._face.make(**options)
+        lexi = self._runner.make(**options)
         transport_of(lexi).clock = self._time
         return lexi
 
     def drive(self, main: Main[Any]) -> Any:
-        """Run in the face's way."""
-        return self._face.drive(main)
+        """Run in the runner's way."""
+        return self._runner.drive(main)
 
     async def sleep(self, seconds: float) -> None:
         """Let real time pass."""
-        await self._face.sleep(seconds)
+        await self._runner.sleep(seconds)
 
     async def together(self, *mains: Main[Any]) -> list[Any]:
-        """Run side by side in the face's way."""
-        return await self._face.together(*mains)
+        """Run side by side in the runner's way."""
+        return await self._runner.together(*mains)

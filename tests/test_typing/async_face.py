@@ -1,4 +1,4 @@
-"""What a checker knows of the async face."""
+"""What a checker knows of the async client."""
 
 # pyright: strict, reportUnnecessaryTypeIgnoreComment=true
 

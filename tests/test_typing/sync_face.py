@@ -1,4 +1,4 @@
-"""What a checker knows of the sync face: the same, without await."""
+"""What a checker knows of the sync client: the same, without await."""
 
 # pyright: strict, reportUnnecessaryTypeIgnoreComment=true
 

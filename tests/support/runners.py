@@ -1,4 +1,4 @@
-"""One scenario, three faces: the async client under asyncio and under trio, and the sync client.
+"""One scenario, three ways to run it: the async client under asyncio and under trio, and the sync client.
 
 A fourth is the async client over aiohttp, for what depends on who moves the bytes.
 
@@ -11,10 +11,10 @@ A scenario is written once, as a coroutine function that gets the client:
             async for delta in stream.text_stream: ...
             reply = await stream.final_reply()
 
-    reply = face.run(scenario, base_url=server.url)
+    reply = runner.run(scenario, base_url=server.url)
 
-For the sync face an adapter turns each await into a call. Such a scenario may await the client and what a
-`Face` offers, and nothing else.
+For the sync client an adapter turns each await into a call. Such a scenario may await the client and what a
+`Runner` offers, and nothing else.
 """
 
 import concurrent.futures
@@ -32,18 +32,18 @@ Scenario = Callable[[Any], Coroutine[Any, Any, _T]]
 
 API_KEY = "wbk_test_0123456789abcdef"
 
-#: The only names that the sync face has otherwise.
+#: The only names that the sync client has otherwise.
 _SYNC_NAMES = {"aclose": "close"}
 
 
 class Adapted:
-    """Something of the sync face that can be awaited, iterated and entered as if it were of the async one.
+    """Something of the sync client that can be awaited, iterated and entered as if it were of the async one.
 
     Every call is made at once and gives another one of these; awaiting that gives what the call returned.
     Attributes come as they are, iterators adapted.
 
     Args:
-        value: What the sync face has or returned.
+        value: What the sync client has or returned.
     """
 
     def __init__(self, value: Any) -> None:
@@ -86,10 +86,10 @@ def drive(coroutine: Coroutine[Any, Any, _T]) -> _T:
     except StopIteration as end:
         return end.value  # type: ignore[no-any-return]
     coroutine.close()
-    raise RuntimeError("this scenario awaits something that is neither the client nor the face")
+    raise RuntimeError("this scenario awaits something that is neither the client nor the runner")
 
 
-class Face(Protocol):
+class Runner(Protocol):
     """One way to use leadlex."""
 
     name: str
@@ -98,7 +98,7 @@ class Face(Protocol):
         """Make a client, to be entered by `async with` inside `drive`."""
 
     def drive(self, main: Main[_T]) -> _T:
-        """Run a coroutine function in this face's way and give what it returns."""
+        """Run a coroutine function in this runner's way and give what it returns."""
         raise NotImplementedError
 
     async def sleep(self, seconds: float) -> None:
@@ -130,7 +130,7 @@ class Face(Protocol):
         return self.drive(main)
 
 
-class AsyncFace(Face):
+class AsyncRunner(Runner):
     """The async client.
 
     Args:
@@ -170,7 +170,7 @@ class AsyncFace(Face):
         return [ends[number] for number in range(len(mains))]
 
 
-class AiohttpFace(AsyncFace):
+class AiohttpRunner(AsyncRunner):
     """The async client over aiohttp."""
 
     def __init__(self) -> None:
@@ -187,7 +187,7 @@ class AiohttpFace(AsyncFace):
         return anyio.run(main, backend="asyncio")
 
 
-class SyncFace(Face):
+class SyncRunner(Runner):
     """The sync client, through `Adapted`.
 
     Args:
@@ -230,15 +230,15 @@ def _leadlex() -> Any:
     return leadlex
 
 
-FACES: list[Face] = [AsyncFace("asyncio"), AsyncFace("trio"), SyncFace()]
+RUNNERS: list[Runner] = [AsyncRunner("asyncio"), AsyncRunner("trio"), SyncRunner()]
 
-OVER_AIOHTTP: Face = AiohttpFace()
+OVER_AIOHTTP: Runner = AiohttpRunner()
 
-every_face = pytest.mark.parametrize("face", FACES, ids=lambda face: face.name)
+every_runner = pytest.mark.parametrize("runner", RUNNERS, ids=lambda runner: runner.name)
 
 
-@pytest.fixture(params=FACES, ids=lambda face: face.name)
-def face(request: pytest.FixtureRequest) -> Face:
-    """Give each face in turn."""
-    found: Face = request.param
+@pytest.fixture(params=RUNNERS, ids=lambda runner: runner.name)
+def runner(request: pytest.FixtureRequest) -> Runner:
+    """Give each runner in turn."""
+    found: Runner = request.param
     return found
