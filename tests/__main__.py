@@ -21,7 +21,8 @@ CHECKS = {
     "leadlex._portal.generator --check": ("leadlex._portal.generator", "--check"),
 }
 
-SIDE_BY_SIDE = ("-n", "2", "--dist", "worksteal")
+# Most tests wait for a server or a process half of their time, so two for each of two cores keep both busy.
+SIDE_BY_SIDE = ("-n", "4", "--dist", "worksteal")
 
 SUMMARY = re.compile(r"\b\d+ (?:passed|failed|skipped|deselected|errors?)\b.* in \d|no tests ran in \d")
 
