@@ -58,6 +58,7 @@ if TYPE_CHECKING:
         Task,
         TaskDecision,
     )
+    from ._values.structure import event_from_dict
 
 __all__ = [
     "APIConnectionError",
@@ -114,6 +115,7 @@ __all__ = [
     "WebhookVerificationError",
     "__version__",
     "aiohttp_client",
+    "event_from_dict",
 ]
 
 # Importing httpx and cattrs takes a tenth of a second: a name loads when it is first used (PEP 562). Checkers see the
@@ -135,6 +137,7 @@ if not TYPE_CHECKING:
             "ChatContext ChatReply Conversation ConversationSummary EntityContext Message Page RawReply StreamContext "
             "Task TaskDecision"
         ),
+        "_values.structure": "event_from_dict",
         "_pager": "AsyncPager",
         "_stream": "AsyncChatStream",
         "_sync": "ChatStream LeadLex Pager Thread",

@@ -5,11 +5,14 @@ Rule: pure. The environment comes in as a mapping, and whatever can't be used is
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any, Final, Self, cast
 
-from attrs import field, frozen
+from attrs import AttrsInstance, field, fields, frozen
 
-from ._errors import refuse
+from ._errors import ConfigurationError, refuse
+from ._values.plain import Value, fields_of
 
 __version__ = "0.2.0.dev0"
 
@@ -23,14 +26,49 @@ MAX_RETRIES: Final = 9
 MAX_COLLECTED: Final = 1 << 31
 
 
-class Unset:
-    """What stands for "not given", where None means something."""
+class Unset(Enum):
+    """What stands for "not given", where None means something; there is one, in copies and pickles too."""
+
+    UNSET = "unset"
 
     def __repr__(self) -> str:
         return "<unset>"
 
 
-UNSET: Final = Unset()
+UNSET: Final = Unset.UNSET
+
+
+class Option(Value):
+    """An option of several numbers, which can be read from a file of settings."""
+
+    __slots__ = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the numbers by name, as JSON can hold them; `from_dict` takes them back.
+
+        Example:
+            leadlex.RetryPolicy(retries=4).to_dict()
+        """
+        return {name: value for name, value in fields_of(self).items() if value is not UNSET}
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> Self:
+        """Make the option of numbers by name.
+
+        Args:
+            plain: What to set; what is not there has its default.
+
+        Raises:
+            ConfigurationError: A name is not known, or a value out of its range.
+
+        Example:
+            patient = leadlex.Timeout.from_dict({"first_event": 300})
+        """
+        try:
+            return cls(**plain)
+        except TypeError:
+            names = ", ".join(each.name for each in fields(cast("type[AttrsInstance]", cls)))
+            raise ConfigurationError(f"{cls.__name__} is made of a mapping with these names: {names}.") from None
 
 
 def seconds(value: object, argument: str) -> float:
@@ -66,7 +104,7 @@ def _check_total(_: object, __: object, value: object) -> None:
 
 
 @frozen(kw_only=True)
-class Timeout:
+class Timeout(Option):
     """The clocks of a call, in seconds; they run only while waiting for the network, `total` always.
 
     Args:
@@ -138,7 +176,7 @@ def _check_retries(_: object, __: object, value: object) -> None:
 
 
 @frozen(kw_only=True)
-class RetryPolicy:
+class RetryPolicy(Option):
     """How often and after how long a failed attempt is repeated, where repeating is safe.
 
     Args:

@@ -27,12 +27,13 @@ message's text; what a server said is shown with its control characters escaped.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NoReturn, ParamSpec, Self, TypeVar, cast, overload
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from ._values.metadata import Attempt, Charged, Meta, RateLimit
     from ._values.models import ChatReply
@@ -145,6 +146,58 @@ class LeadLexError(Exception):
         # An exception is rebuilt by type(*args), which keyword arguments break (httpx.HTTPStatusError shows it).
         return _rebuild, (type(self), self.args, self.__dict__)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the error as JSON can hold it, without its body and how the answer arrived.
+
+        Example:
+            try:
+                reply = lexi.chat("Summarize my pipeline")
+            except leadlex.LeadLexError as error:
+                print(error.to_dict())
+        """
+        from ._values.plain import plain_of  # noqa: PLC0415  # whoever only catches errors loads no values
+
+        told = {"type": type(self).__name__, "message": str(self), "charged": self.charged}
+        known = {name: plain_of(getattr(self, name, None)) for name in _DETAILS}
+        details = {name: value for name, value in known.items() if value is not None}
+        return {**told, **details, "args": plain_of(self.args)}
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> Self:
+        """Make an error of its plain form: one of the class that it names.
+
+        Args:
+            plain: What `to_dict` returned, or the command line printed with `--json`.
+
+        Raises:
+            ConfigurationError: It is not the plain form of such an error.
+
+        Example:
+            error = leadlex.LeadLexError.from_dict({"type": "ClientClosedError", "args": []})
+        """
+        from ._values.models import ChatReply  # noqa: PLC0415  # as above
+
+        kind = _named(cls, plain)
+        details = {name: plain[name] for name in _DIVERGED if name in plain}
+        try:
+            error = kind(*plain["args"], **details)
+        except (KeyError, TypeError):
+            raise ConfigurationError(f"{kind.__name__} can't be made of these args.") from None
+        if plain.get("partial") is not None:
+            error.partial = ChatReply.from_dict(plain["partial"])
+        return error
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:  # noqa: ANN401  # pydantic's own
+        from ._values.schema import core_schema  # noqa: PLC0415  # pydantic is there when it asks
+
+        return core_schema(cls)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, _: Any, handler: Any) -> dict[str, Any]:  # noqa: ANN401  # pydantic's own
+        told = {name: {"type": "string"} for name in ("type", "message", "charged")}
+        return {"title": cls.__name__, "type": "object", "properties": told, "required": list(told)}
+
     @property
     def facts(self) -> Facts:
         """Give what is known of the call, as JSON can hold it."""
@@ -210,6 +263,25 @@ _AGAIN = (
 
 def _first_sent(moment: datetime | None) -> str:
     return "" if moment is None else f", first_sent=datetime.fromisoformat({moment.isoformat()!r})"
+
+
+_DIVERGED = ("delivered", "replayed_prefix", "conversation_ids")
+
+_DETAILS = (
+    "code", "status_code", "request_id", "from_service", "retry_after", "reset_at", "clock", "idempotency_key",
+    "first_sent", "next_page", "partial", "attempt_log", *_DIVERGED
+)  # fmt: skip  # what errors of some kinds know
+
+
+def _named(base: type[E], plain: object) -> type[E]:
+    """Find the class, `base` or one below it, that a plain form names."""
+    name = plain.get("type") if isinstance(plain, Mapping) else None
+    waiting = [base]
+    for kind in waiting:
+        if kind.__name__ == name:
+            return kind
+        waiting += kind.__subclasses__()
+    raise ConfigurationError(f"That is not the plain form of a {base.__name__}: its type is none of its classes.")
 
 
 def _rebuild(kind: type[E], args: tuple[Any, ...], state: dict[str, Any]) -> E:
@@ -343,14 +415,14 @@ class StreamDivergedError(StreamInterruptedError):
         *,
         delivered: str = "",
         replayed_prefix: str = "",
-        conversation_ids: tuple[str | None, str | None] = (None, None),
+        conversation_ids: Sequence[str | None] = (None, None),
     ) -> None:
         super().__init__(idempotency_key, why, facts)
         self.idempotency_key = idempotency_key
         self.delivered = delivered
         self.replayed_prefix = replayed_prefix
         self.common_len: int = common_length(delivered, replayed_prefix)
-        self.conversation_ids = conversation_ids
+        self.conversation_ids: tuple[str | None, ...] = tuple(conversation_ids)
 
     @property
     def problem(self) -> str:

@@ -28,14 +28,14 @@ from ._policy.replay import Divergence, Replay
 from ._policy.transcript import Transcript
 from ._protocol.endpoints import check_key_life
 from ._protocol.event_blocks import parsed
-from ._protocol.json_text import Unusable, WireError
+from ._protocol.json_text import Unusable
 from ._protocol.operation import Operation
 from ._protocol.problems import WireProblem
 from ._protocol.server_events import End, event_of
-from ._protocol.structure import repaired
 from ._values.events import Done, StreamEvent, TextDelta
 from ._values.metadata import Charged, Meta
 from ._values.models import ChatReply
+from ._values.structure import WireError, repaired
 
 E = TypeVar("E", bound=LeadLexError)
 

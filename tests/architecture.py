@@ -22,8 +22,7 @@ PACKAGE = "leadlex"
 
 #: From the bottom up. A unit is a file or a folder of the package; it imports from its own layer and from lower ones.
 LAYERS = (
-    ("_values",),
-    ("_errors", "_system_threads", "_logging", "_api_key", "_config", "_settings"),
+    ("_values", "_errors", "_system_threads", "_logging", "_api_key", "_config", "_settings"),
     ("_protocol",),
     ("_policy",),
     ("_network",),
@@ -39,13 +38,15 @@ PUBLIC_APPS = frozenset({"webhooks", "sandbox"})
 LAYER_OF = {unit: number for number, units in enumerate(LAYERS) for unit in units}
 
 #: The highest layer that the sandbox shares: a server that shared the client's code would share its mistakes.
-SHARED_WITH_SANDBOX = 1
+SHARED_WITH_SANDBOX = 0
 
 #: Which modules may use which dependency: whole units, or single modules; None is every one. A package that is not here
 #: is not used at all.
 DEPENDENCIES: Mapping[str, frozenset[str] | None] = {
     "attrs": None,
-    "cattrs": frozenset({"_protocol"}),
+    "cattrs": frozenset({"_values.structure", "_protocol.server_events"}),
+    "pydantic_core": frozenset({"_values.schema"}),
+    "typing_extensions": frozenset({"_values.models"}),
     "h11": frozenset({"_network.patches"}),
     "httpx_sse": frozenset({"_protocol.event_blocks", "_stream"}),
     "httpcore": frozenset({"_network"}),
@@ -256,6 +257,12 @@ FUNCTION_IMPORTS = frozenset(
         ("leadlex._network.aiohttp_client", "_is_installed", "(import_module)"),
         ("leadlex._network.aiohttp_client", "aiohttp_client", "_network"),
         ("leadlex._errors", "_attempts", "_values"),
+        ("leadlex._errors", "to_dict", "_values"),
+        ("leadlex._errors", "from_dict", "_values"),
+        ("leadlex._errors", "__get_pydantic_core_schema__", "_values"),
+        ("leadlex._values.plain", "from_dict", "_values"),
+        ("leadlex._values.plain", "__get_pydantic_core_schema__", "_values"),
+        ("leadlex._values.plain", "__get_pydantic_json_schema__", "_values"),
         ("leadlex._client", "sandbox", "sandbox"),
         ("leadlex._system_threads", "_gevent", "(import_module)"),
         ("leadlex._network.clients", "_load_what_calls_need", "(import_module)"),
@@ -310,10 +317,10 @@ def _is_in(places: Iterable[str], module: str) -> bool:
 
 
 def circles(package: Sources) -> list[str]:
-    """Name a circle in which imports run, if there is one; what only checkers see is left out."""
+    """Name a circle in which modules load each other; what only checkers see, or waits for a call, is left out."""
     arrows: dict[str, set[str]] = {module: set() for module in package}
     for each in imports(package):
-        if each.target in package and not each.typing:
+        if each.target in package and not each.typing and each.function is None:
             arrows[each.module].add(each.target)
     try:
         TopologicalSorter(arrows).prepare()

@@ -41,10 +41,11 @@ from leadlex._policy.failures import (
     speaker_of,
 )
 from leadlex._protocol.headers import hint_of, reset_of
-from leadlex._protocol.json_text import Unusable, WireError
+from leadlex._protocol.json_text import Unusable
 from leadlex._protocol.operation import Operation
 from leadlex._protocol.problems import WireProblem
 from leadlex._values.metadata import Meta
+from leadlex._values.structure import WireError
 
 from .timeouts import clock_of
 

@@ -22,11 +22,12 @@ from leadlex._policy.call import Call, Retry, next_attempt
 from leadlex._policy.failures import Failure, FailureKind, Progress
 from leadlex._policy.transcript import Transcript
 from leadlex._protocol.headers import rate_limit_of
-from leadlex._protocol.json_text import Unusable, WireError, loads_bytes
+from leadlex._protocol.json_text import Unusable, loads_bytes
 from leadlex._protocol.operation import Operation
 from leadlex._protocol.problems import WireProblem, problem_of, problem_of_body
 from leadlex._settings import USER_AGENT, Settings
 from leadlex._values.metadata import Attempt, Meta, RateLimit
+from leadlex._values.structure import WireError
 
 from .bodies import MAX_JSON, GuardedText, close, read_all
 from .clock import Clock

@@ -17,7 +17,7 @@ from leadlex._config import RetryPolicy
 from leadlex._errors import ClientClosedError, LeadLexError, StreamInterruptedError
 from leadlex._protocol.operation import KEY_LIFE, Operation
 from leadlex._values.events import Done
-from leadlex._values.metadata import Attempt, Charged, Meta
+from leadlex._values.metadata import NO_ANSWER, Attempt, Charged, Meta
 from leadlex._values.models import ChatReply
 
 from .failures import REPEATS, THROTTLES, UNREACHED, Failure, FailureKind, Progress, charged_after, worse
@@ -142,7 +142,7 @@ def reply_of(transcript: Transcript, meta: Meta | None) -> ChatReply:
         credits_remaining=done.credits_remaining,
         thinking=tuple(transcript.thinking),
         tool_steps=tuple(transcript.tool_steps),
-        meta=meta,
+        meta=meta or NO_ANSWER,
     )
 
 

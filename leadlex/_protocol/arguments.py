@@ -12,8 +12,9 @@ from typing import Any, Final
 from urllib.parse import quote, urlencode
 
 from leadlex._errors import refuse
+from leadlex._values.structure import WireError
 
-from .json_text import WireError, dumps
+from .json_text import dumps
 
 MAX_STREAM_MESSAGE: Final = 12_000
 

@@ -28,6 +28,7 @@ from leadlex._values.models import (
     Task,
     TaskDecision,
 )
+from leadlex._values.structure import field_of, structure, structure_side
 
 from .arguments import (
     MAX_MESSAGES,
@@ -50,7 +51,6 @@ from .arguments import (
     text_of,
 )
 from .operation import KEY_LIFE, Operation
-from .structure import field_of, structure, structure_side
 
 T = TypeVar("T")
 

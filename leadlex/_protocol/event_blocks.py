@@ -13,7 +13,9 @@ from typing import Any, Final, cast
 
 from httpx_sse import EventSource, ServerSentEvent
 
-from .json_text import MAX_EVENT_VALUES, Unusable, WireError, loads
+from leadlex._values.structure import WireError
+
+from .json_text import MAX_EVENT_VALUES, Unusable, loads
 
 MAX_LINE: Final = 1 << 20
 

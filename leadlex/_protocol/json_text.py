@@ -10,9 +10,7 @@ import math
 from codecs import BOM_UTF8
 from typing import Any, Final
 
-
-class WireError(Exception):
-    """What in an answer is not the contract's, and where; the edge makes it an `APIResponseError`."""
+from leadlex._values.structure import WireError
 
 
 def _finite(text: str) -> float:

@@ -6,7 +6,9 @@ from typing import Any
 
 from attrs import frozen
 
-from .json_text import WireError, loads_bytes
+from leadlex._values.structure import WireError
+
+from .json_text import loads_bytes
 
 
 @frozen

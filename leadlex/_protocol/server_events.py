@@ -7,11 +7,11 @@ from typing import Final
 from cattrs import ClassValidationError
 
 from leadlex._values.events import StreamEvent, UnknownEvent
+from leadlex._values.structure import EVENTS, WireError, event_hook, explain, joined, unread
 
 from .event_blocks import is_end
-from .json_text import MAX_EVENT_VALUES, WireError, loads
+from .json_text import MAX_EVENT_VALUES, loads
 from .problems import WireProblem, problem_in, problem_of
-from .structure import EVENTS, event_hook, explain, joined, unread
 
 
 class End:

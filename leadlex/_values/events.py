@@ -5,16 +5,18 @@ Rule: an event is what the service sent and nothing is added; events match by po
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from sys import getsizeof
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from attrs import fields, frozen
 
 from .metadata import extra_field
+from .plain import Event
 
 
 @frozen
-class Thinking:
+class Thinking(Event):
     """One reasoning step of Lexi; an interface may leave it out.
 
     Args:
@@ -22,12 +24,14 @@ class Thinking:
         extra: Fields beyond the contract, and what could not be read, as sent.
     """
 
+    plain_type: ClassVar[str] = "thinking"
+
     text: str = ""
-    extra: dict[str, Any] = extra_field()
+    extra: Mapping[str, Any] = extra_field()
 
 
 @frozen
-class ToolStep:
+class ToolStep(Event):
     """A CRM tool that is about to run or has run.
 
     Args:
@@ -37,14 +41,16 @@ class ToolStep:
         extra: Fields beyond the contract, and what could not be read, as sent.
     """
 
+    plain_type: ClassVar[str] = "tool_step"
+
     tool: str = ""
     status: str = ""
     summary: str | None = None
-    extra: dict[str, Any] = extra_field()
+    extra: Mapping[str, Any] = extra_field()
 
 
 @frozen
-class TextDelta:
+class TextDelta(Event):
     """A piece of the reply; the reply is all pieces joined.
 
     Args:
@@ -53,13 +59,15 @@ class TextDelta:
         extra: Fields beyond the contract, and what could not be read, as sent.
     """
 
+    plain_type: ClassVar[str] = "text"
+
     delta: str
     conversation_id: str | None = None
-    extra: dict[str, Any] = extra_field()
+    extra: Mapping[str, Any] = extra_field()
 
 
 @frozen
-class Done:
+class Done(Event):
     """The end of a stream that is whole.
 
     Args:
@@ -68,19 +76,23 @@ class Done:
         extra: Fields beyond the contract, and what could not be read, as sent.
     """
 
+    plain_type: ClassVar[str] = "done"
+
     credits_remaining: int | None = None
     message_id: str | None = None
-    extra: dict[str, Any] = extra_field()
+    extra: Mapping[str, Any] = extra_field()
 
 
 @frozen
-class UnknownEvent:
+class UnknownEvent(Event):
     """An event that this version of leadlex does not know.
 
     Args:
         event: Its name; `message` where the stream gave none.
         data: Its data as sent, unparsed.
     """
+
+    plain_type: ClassVar[str] = "unknown"
 
     event: str
     data: str

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from attrs import field, frozen
+
+from .plain import Value
 
 Charged = Literal["no", "unknown", "yes"]
 """Whether a call cost credits, as far as the client can know."""
 
 
 @frozen(kw_only=True)
-class RateLimit:
+class RateLimit(Value):
     """The request quota of the API key, as the service last told it.
 
     Args:
@@ -31,11 +33,11 @@ class RateLimit:
 
 
 @frozen(kw_only=True)
-class Meta:
+class Meta(Value):
     """How an answer arrived.
 
     Args:
-        status_code: The HTTP status.
+        status_code: The HTTP status; 0 on what came from no answer.
         request_id: The service's `X-Request-ID`, to be quoted to its support.
         rate_limit: The quota that the answer carried.
         headers: The answer's headers, names in lower case; of a repeated one the first.
@@ -51,8 +53,12 @@ class Meta:
     elapsed: float = 0.0
 
 
+NO_ANSWER: Final = Meta(status_code=0)
+"""How a value arrived that came from no answer."""
+
+
 @frozen(kw_only=True)
-class Attempt:
+class Attempt(Value):
     """How one attempt of a call that failed ended.
 
     Args:
@@ -78,4 +84,4 @@ def extra_field() -> Any:  # noqa: ANN401  # attrs gives a field the type of its
 
 def meta_field() -> Any:  # noqa: ANN401  # the same
     """Make the field that tells how a value arrived; it takes no part in equality."""
-    return field(default=None, eq=False, repr=False, kw_only=True)
+    return field(default=NO_ANSWER, eq=False, repr=False, kw_only=True)

@@ -7,14 +7,22 @@ does not name is in `extra`, and so is, as sent, what could not be read.
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, Final, Generic, TypedDict, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from attrs import field, frozen
 
 from .events import ToolStep
 from .markdown import harmless, in_line, quoted
-from .metadata import Meta, extra_field, meta_field
+from .metadata import NO_ANSWER, Meta, extra_field, meta_field
+from .plain import Value
+
+if sys.version_info >= (3, 12):
+    from typing import TypedDict
+else:
+    from typing_extensions import TypedDict  # pydantic reads no other there
 
 T = TypeVar("T")
 
@@ -46,7 +54,7 @@ class StreamContext(TypedDict, total=False):
 
 
 @frozen(kw_only=True)
-class ChatReply:
+class ChatReply(Value):
     """What Lexi answered, whole or (in an error's `partial`) as far as it came.
 
     Args:
@@ -70,15 +78,15 @@ class ChatReply:
     credits_remaining: int | None = None
     thinking: tuple[str, ...] = ()
     tool_steps: tuple[ToolStep, ...] = ()
-    meta: Meta | None = meta_field()
-    extra: dict[str, Any] = extra_field()
+    meta: Meta = meta_field()
+    extra: Mapping[str, Any] = extra_field()
 
     def _repr_markdown_(self) -> str:
         return harmless(self.response)
 
 
 @frozen(kw_only=True)
-class EntityContext:
+class EntityContext(Value):
     """The CRM records that a conversation is about.
 
     Args:
@@ -93,11 +101,11 @@ class EntityContext:
     deal_id: str | None = None
     matter_id: str | None = None
     page: str | None = None
-    extra: dict[str, Any] = extra_field()
+    extra: Mapping[str, Any] = extra_field()
 
 
 @frozen(kw_only=True)
-class ConversationSummary:
+class ConversationSummary(Value):
     """One conversation in a listing.
 
     Args:
@@ -119,12 +127,12 @@ class ConversationSummary:
     context: EntityContext = EntityContext()
     archived: bool = False
     created_at: datetime | None = None
-    meta: Meta | None = meta_field()
-    extra: dict[str, Any] = extra_field()
+    meta: Meta = meta_field()
+    extra: Mapping[str, Any] = extra_field()
 
 
 @frozen(kw_only=True)
-class Message:
+class Message(Value):
     """One message of a conversation.
 
     Args:
@@ -141,15 +149,15 @@ class Message:
     id: str
     role: str | None = None
     content: str = ""
-    tool_calls: tuple[dict[str, Any], ...] = field(default=(), hash=False)
+    tool_calls: tuple[Mapping[str, Any], ...] = field(default=(), hash=False)
     tool_name: str | None = None
-    tool_output: dict[str, Any] | None = field(default=None, hash=False)
+    tool_output: Mapping[str, Any] | None = field(default=None, hash=False)
     created_at: datetime | None = None
-    extra: dict[str, Any] = extra_field()
+    extra: Mapping[str, Any] = extra_field()
 
 
 @frozen(kw_only=True)
-class Conversation:
+class Conversation(Value):
     """One conversation with its messages, in the order in which the service sent them.
 
     Args:
@@ -169,8 +177,8 @@ class Conversation:
     context: EntityContext = EntityContext()
     archived: bool = False
     created_at: datetime | None = None
-    meta: Meta | None = meta_field()
-    extra: dict[str, Any] = extra_field()
+    meta: Meta = meta_field()
+    extra: Mapping[str, Any] = extra_field()
 
     def to_markdown(self) -> str:
         """Return the conversation as Markdown, the oldest message first, each quoted under who wrote it and when.
@@ -207,7 +215,7 @@ def _utc(moment: datetime) -> str:
 
 
 @frozen(kw_only=True)
-class Task:
+class Task(Value):
     """Work that Lexi proposed and that a human approves or dismisses.
 
     Args:
@@ -226,13 +234,13 @@ class Task:
     type: str | None = None
     description: str = ""
     created_at: datetime | None = None
-    metadata: dict[str, Any] = field(factory=dict[str, Any], hash=False)
-    meta: Meta | None = meta_field()
-    extra: dict[str, Any] = extra_field()
+    metadata: Mapping[str, Any] = field(factory=dict[str, Any], hash=False)
+    meta: Meta = meta_field()
+    extra: Mapping[str, Any] = extra_field()
 
 
 @frozen(kw_only=True)
-class TaskDecision:
+class TaskDecision(Value):
     """What became of a task that was approved or dismissed.
 
     Args:
@@ -246,12 +254,12 @@ class TaskDecision:
     task_id: str = ""
     status: str | None = None
     execution_started: bool | None = None
-    meta: Meta | None = meta_field()
-    extra: dict[str, Any] = extra_field()
+    meta: Meta = meta_field()
+    extra: Mapping[str, Any] = extra_field()
 
 
 @frozen(kw_only=True)
-class Page(Generic[T]):
+class Page(Value, Generic[T]):
     """One page of a listing.
 
     Args:
@@ -267,22 +275,22 @@ class Page(Generic[T]):
     page: int
     per_page: int | None = None
     total: int | None = None
-    meta: Meta | None = meta_field()
-    extra: dict[str, Any] = extra_field()
+    meta: Meta = meta_field()
+    extra: Mapping[str, Any] = extra_field()
 
 
 @frozen(kw_only=True)
-class Paging:
+class Paging(Value):
     """What a listing tells of a page, all of it hints."""
 
     page: int | None = None
     per_page: int | None = None
     total: int | None = None
-    extra: dict[str, Any] = extra_field()
+    extra: Mapping[str, Any] = extra_field()
 
 
 @frozen
-class RawReply:
+class RawReply(Value):
     """The answer of an endpoint that leadlex has no method for.
 
     Args:
@@ -290,5 +298,5 @@ class RawReply:
         meta: How the answer arrived.
     """
 
-    data: Any
-    meta: Meta | None = field(default=None, eq=False)
+    data: Any = None
+    meta: Meta = field(default=NO_ANSWER, eq=False)

@@ -12,6 +12,7 @@ from leadlex import (
     ChatReply,
     Conversation,
     Done,
+    Meta,
     Task,
     TextDelta,
     Thinking,
@@ -19,10 +20,10 @@ from leadlex import (
     UnknownEvent,
 )
 from leadlex._protocol.event_blocks import ends_stream
-from leadlex._protocol.json_text import WireError, dumps, loads, loads_bytes
+from leadlex._protocol.json_text import dumps, loads, loads_bytes
 from leadlex._protocol.problems import WireProblem, problem_of_body
 from leadlex._protocol.server_events import END, event_of
-from leadlex._protocol.structure import field_of, structure
+from leadlex._values.structure import WireError, field_of, structure
 
 
 class TestJson:
@@ -124,7 +125,7 @@ class TestValues:
         """Null means absent, and what the contract does not name is kept, even under our own names."""
         reply = structure(ChatReply, {"response": "a", "task_id": None, "meta": 1, "extra": 2, "x": None})
         assert reply == ChatReply(response="a", extra={"meta": 1, "extra": 2, "x": None})
-        assert reply.meta is None
+        assert reply.meta == Meta(status_code=0)
 
     def test_credits(self, caplog: pytest.LogCaptureFixture) -> None:
         """A balance that is no whole number is None, and logged without its value."""

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, assert_never, assert_type
 
@@ -69,11 +70,11 @@ def read(reply: ChatReply, conversation: Conversation, message: Message, task: T
     assert_type(reply.conversation_id, str | None)
     assert_type(reply.requires_approval, bool | None)
     assert_type(reply.tool_steps, tuple[ToolStep, ...])
-    assert_type(reply.extra, dict[str, Any])
+    assert_type(reply.extra, Mapping[str, Any])
     assert_type(conversation.messages, tuple[Message, ...])
     assert_type(conversation.context.deal_id, str | None)
     assert_type(message.created_at, datetime | None)
-    assert_type(task.metadata, dict[str, Any])
+    assert_type(task.metadata, Mapping[str, Any])
     assert_type(raw.data, Any)
 
 

@@ -32,10 +32,10 @@ from leadlex import (
     UnknownEvent,
 )
 from leadlex._protocol.event_blocks import ends_stream
-from leadlex._protocol.json_text import WireError, dumps, loads, loads_bytes
+from leadlex._protocol.json_text import dumps, loads, loads_bytes
 from leadlex._protocol.problems import WireProblem, problem_of_body
 from leadlex._protocol.server_events import END, event_of
-from leadlex._protocol.structure import field_of, structure
+from leadlex._values.structure import WireError, field_of, structure
 
 VALUES = {
     name: kind

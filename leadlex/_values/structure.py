@@ -1,4 +1,4 @@
-"""Plain JSON values to the library's own.
+"""Plain JSON values to the library's own, from the wire and from a value's plain form.
 
 Rule: what the contract does not promise is passed on; what an answer can't do without and lacks is a `WireError` that
 says where. What it can do without (a field that has a default) never costs it: what can't be read of that is left out,
@@ -9,23 +9,29 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from types import NoneType, UnionType
-from typing import Any, Final, TypeVar, get_args, get_origin
+from typing import Any, Final, TypeVar, cast, get_args, get_origin
 
 import attrs
 import cattrs
 from cattrs import ClassValidationError
 from cattrs.gen import make_dict_structure_fn, override
 
+from leadlex._errors import ConfigurationError
 from leadlex._logging import record
-from leadlex._values.events import Done, TextDelta, Thinking, ToolStep
 
-from .json_text import WireError
+from .events import Done, StreamEvent, TextDelta, Thinking, ToolStep, UnknownEvent
+from .models import ConversationSummary, Page
+from .plain import copied
 
 T = TypeVar("T")
+
+
+class WireError(Exception):
+    """What in an answer is not the contract's, and where; the edge makes it an `APIResponseError`."""
 
 
 def _exactly(kind: type[T], named: str) -> Callable[[Any, Any], T]:
@@ -95,8 +101,16 @@ def _rare_moment(text: str) -> datetime:
     return moment + timedelta(seconds=1)
 
 
+def _number(value: Any, _: object) -> float:  # noqa: ANN401  # JSON
+    # JSON has one kind of number, and 1.0 may be written 1.
+    return float(value) if type(value) is int else _float(value, _)
+
+
+_float: Final = _exactly(float, "a number")
+
+
 def _is_object(kind: object) -> bool:
-    return bool(kind == dict[str, Any])
+    return get_origin(kind) is Mapping
 
 
 def _is_optional(kind: object) -> bool:
@@ -134,7 +148,9 @@ def _hook(kind: type[Any]) -> Callable[[Any, Any], Any]:
     fields = [field for field in attrs.fields(kind) if field.name not in ("meta", "extra")]
     known = frozenset(field.name for field in fields)
     side = frozenset(field.name for field in fields if field.default is not attrs.NOTHING)
-    build = make_dict_structure_fn(kind, _converter, **_OVERRIDES)  # type: ignore[arg-type]  # fields' names are no flags
+    # The API has one listing.
+    whole = Page[ConversationSummary] if kind is Page else kind
+    build = make_dict_structure_fn(whole, _converter, **_OVERRIDES)  # type: ignore[arg-type]  # fields' names are no flags
 
     def structure_fields(value: Any, _: object) -> Any:  # noqa: ANN401  # JSON
         if type(value) is not dict:
@@ -213,8 +229,9 @@ def _delta_hook(kind: type[Any]) -> Callable[[Any, Any], TextDelta]:
 
 def _make_converter() -> cattrs.Converter:
     converter = cattrs.Converter()
-    for kind, named in ((int, "a whole number"), (float, "a number"), (bool, "a boolean")):
-        converter.register_structure_hook(kind, _exactly(kind, named))
+    converter.register_structure_hook(int, _exactly(int, "a whole number"))
+    converter.register_structure_hook(bool, _exactly(bool, "a boolean"))
+    converter.register_structure_hook(float, _number)
     converter.register_structure_hook(str, _text)
     converter.register_structure_hook_func(_is_object, _exactly(dict, "an object"))
     converter.register_structure_hook(datetime, _moment)
@@ -227,7 +244,9 @@ def _make_converter() -> cattrs.Converter:
 
 _converter: Final = _make_converter()
 
-EVENTS: Final[dict[str, type[Any]]] = {"thinking": Thinking, "tool_step": ToolStep, "text": TextDelta, "done": Done}
+EVENTS: Final[dict[str, type[Any]]] = {kind.plain_type: kind for kind in (Thinking, ToolStep, TextDelta, Done)}
+
+_EVENT_TYPES: Final[dict[str, type[Any]]] = {**EVENTS, UnknownEvent.plain_type: UnknownEvent}
 
 
 @cache
@@ -273,6 +292,62 @@ def _reason(error: BaseException) -> str:
 
 def joined(reason: str) -> str:
     return reason if reason.startswith((".", "[")) else f" {reason.removeprefix('it ')}"
+
+
+def structure_plain(kind: type[T], plain: object) -> T:
+    """Make a value of its plain form.
+
+    Raises:
+        ConfigurationError: It is not the plain form of such a value.
+    """
+    if not isinstance(plain, Mapping):
+        raise ConfigurationError(f"{kind.__name__} is made of a mapping, not of {type(plain).__name__}.")
+    try:
+        return structure(kind, copied(dict(cast("Mapping[str, Any]", plain))), kind.__name__)
+    except WireError as error:
+        raise ConfigurationError(f"{error}.") from None
+
+
+def structure_plain_event(kind: type[T], plain: object) -> T:
+    """Make an event of its plain form, which tells its type.
+
+    Raises:
+        ConfigurationError: It is not the plain form of such an event.
+    """
+    name, fields = _event_parts(plain)
+    if name not in (None, kind.plain_type):  # type: ignore[attr-defined]  # events have it
+        raise ConfigurationError(f"That is the plain form of another event than {kind.__name__}.")
+    return structure_plain(kind, fields)
+
+
+def event_from_dict(plain: Mapping[str, Any]) -> StreamEvent:
+    """Make an event of its plain form, whatever its type.
+
+    Args:
+        plain: What an event's `to_dict` returned, or `leadlex chat --json` printed.
+
+    Raises:
+        ConfigurationError: It is not the plain form of an event.
+
+    Example:
+        event = leadlex.event_from_dict({"type": "text", "delta": "Your pipeline"})
+    """
+    name, fields = _event_parts(plain)
+    kind = _EVENT_TYPES.get(name) if isinstance(name, str) else None
+    if kind is None:
+        raise ConfigurationError(f"The type of an event must be one of {', '.join(_EVENT_TYPES)}.")
+    return structure_plain(kind, fields)  # type: ignore[no-any-return]  # one of the events
+
+
+def _event_parts(plain: object) -> tuple[object, dict[str, Any]]:
+    """Return the type of an event and its fields, the service's own `type` and `extra` among them."""
+    if not isinstance(plain, Mapping):
+        raise ConfigurationError(f"An event is made of a mapping, not of {type(plain).__name__}.")
+    fields = dict(cast("Mapping[str, Any]", plain))
+    name, own = fields.pop("type", None), fields.pop("extra", {})
+    if not isinstance(own, Mapping):
+        raise ConfigurationError("The extra of an event is a mapping.")
+    return name, {**fields, **own}
 
 
 def field_of(value: Any, name: str) -> Any:  # noqa: ANN401  # JSON
