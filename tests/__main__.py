@@ -1,4 +1,4 @@
-"""Run every check of the project: `python -m tests`; or some tests alone, at once: `python -m tests -k chat`.
+"""Run every check of the project: `python -m tests`; or some tests alone, at once: `python -m tests -k approval`.
 
 A step that passes shows its name, one that fails all it said. The last line is pytest's own summary.
 """
@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -20,6 +21,10 @@ CHECKS = {
     "pyright --verifytypes": ("pyright", "--verifytypes", "leadlex", "--ignoreexternal"),
     "leadlex._portal.generator --check": ("leadlex._portal.generator", "--check"),
 }
+
+NEEDED = ("coverage", "mypy", "pyright", "pytest", "ruff", "xdist")
+NO_TESTS = 5
+"""The exit code of a pytest that found nothing to run."""
 
 # Most tests wait for a server or a process half of their time, so two for each of two cores keep both busy.
 SIDE_BY_SIDE = ("-n", "4", "--dist", "worksteal")
@@ -89,11 +94,21 @@ def run_all() -> int:
     return 1 if failed else 0
 
 
+def run_some(arguments: Sequence[str]) -> int:
+    """Run pytest alone and return the exit code."""
+    code = subprocess.call([sys.executable, "-m", "pytest", *arguments], cwd=ROOT)
+    if code == NO_TESTS:
+        say("No test matches. A test is a function test_… in a file test_….py; tests/__init__.py says what is where.")
+    return code
+
+
 def main(arguments: Sequence[str]) -> int:
     """Run all steps, or with arguments pytest alone, and return the exit code."""
-    if arguments:
-        return subprocess.call([sys.executable, "-m", "pytest", *arguments], cwd=ROOT)
-    return run_all()
+    missing = [name for name in NEEDED if find_spec(name) is None]
+    if missing:
+        say(f"Not installed here: {', '.join(missing)}. This brings all that the tests need: pip install -e '.[dev]'")
+        return 1
+    return run_some(arguments) if arguments else run_all()
 
 
 if __name__ == "__main__":

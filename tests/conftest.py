@@ -44,8 +44,10 @@ class _Rows:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Say how many rows of the fault matrix ran."""
+    """Say how many rows of the fault matrix ran, if any did."""
     ran = config.stash[_ran]
+    if not ran:
+        return
     passed = [row for row, outcomes in ran.items() if outcomes == {"passed"}]
     elsewhere = [row for row, reason in ROWS.items() if reason is not None]
     terminalreporter.write_line(

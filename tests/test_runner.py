@@ -93,6 +93,26 @@ def test_arguments_run_those_tests_alone(
     assert "coverage" not in said
 
 
+def test_a_name_that_no_test_has_is_told(project: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Whoever misspells a test, or misnames one, hears how tests are named and where they are listed."""
+    (project / "test_it.py").write_text("def it_is_tested():\n    assert True\n", "utf-8")
+    assert runner.main(["-k", "it"]) == runner.NO_TESTS
+    said = capfd.readouterr().out.splitlines()[-1]
+    assert said.startswith("No test matches. A test is a function test_…")
+
+
+@pytest.mark.parametrize("arguments", [[], ["-k", "it"]], ids=["all", "some"])
+def test_what_is_not_installed_is_told(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Who has leadlex without what its tests need hears the command that brings it, and nothing is run."""
+    monkeypatch.setattr(runner, "NEEDED", ("pytest", "no_such_checker"))
+    assert runner.main(arguments) == 1
+    assert capfd.readouterr().out.splitlines() == [
+        "Not installed here: no_such_checker. This brings all that the tests need: pip install -e '.[dev]'"
+    ]
+
+
 def test_a_python_that_is_missing_is_told(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     """The versions can't be said to pass where an interpreter is missing, though a file of its name is there."""
     nowhere = versions.Environment("nowhere", "3.0")

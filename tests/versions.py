@@ -2,7 +2,7 @@
 
 Each environment is fresh, and made by uv, which alone can take the lowest versions of what is asked for. The network is
 needed for that, and each Python that is named; where one is missing that is told, and counts as failed. With names only
-those environments are taken, and what else is said goes to pytest: `python -m tests.versions lowest -k chat`.
+those environments are taken, and what else is said goes to pytest: `python -m tests.versions lowest -k approval`.
 """
 
 from __future__ import annotations
