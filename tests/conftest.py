@@ -7,6 +7,7 @@ from collections.abc import Iterator, MutableMapping
 
 import pytest
 
+from leadlex._portal import generator
 from tests.matrix.rows import ROWS
 from tests.support.runners import runner
 
@@ -44,7 +45,9 @@ class _Rows:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Say how many rows of the fault matrix ran, if any did."""
+    """Say how many rows of the fault matrix ran, if any did, and what else may be why a test failed."""
+    if problem := generator.problem():
+        terminalreporter.write_line(problem)
     ran = config.stash[_ran]
     if not ran:
         return

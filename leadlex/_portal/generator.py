@@ -17,6 +17,7 @@ from pathlib import Path
 WIDTH = 120
 HERE = Path(__file__).parent.parent
 TARGET = HERE / "_sync.py"
+STALE = "_sync.py is not what the async modules make: run python -m leadlex._portal.generator."
 
 RENAMED = {
     "AsyncLeadLex": "LeadLex",
@@ -62,7 +63,16 @@ class UnknownShape(Exception):
 
     def __init__(self, kind: ast.ClassDef, node: ast.stmt) -> None:
         name = getattr(node, "name", type(node).__name__)
-        super().__init__(f"{SOURCES.get(kind.name, '?')}.py:{node.lineno}: no rule for {kind.name}.{name}")
+        where = f"{SOURCES.get(kind.name, '?')}.py:{node.lineno}"
+        super().__init__(f"{where}: no rule for {kind.name}.{name}: {_advice(node)}")
+
+
+def _advice(node: ast.stmt) -> str:
+    """Say what makes a rule fit."""
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not drops(node):
+        names = ", ".join(written(node))
+        return f"`del {names}` in a `finally`, as `chat` does, or list in PLAIN what a traceback may show"
+    return "write it as its neighbours are, or add a rule to _METHODS"
 
 
 Method = ast.FunctionDef | ast.AsyncFunctionDef
@@ -403,7 +413,7 @@ def _import_order(name: str) -> tuple[int, str]:
 
 def generate(read: Callable[[str], str]) -> str:
     """Return the text of the sync client, from the texts of the async modules."""
-    trees = {module: ast.parse(read(module)) for module in SOURCES.values()}
+    trees = {module: ast.parse(read(module), f"{module}.py") for module in SOURCES.values()}
     kinds = {node.name: node for tree in trees.values() for node in tree.body if isinstance(node, ast.ClassDef)}
     classes = ["\n".join(rendered_class(kinds[name])) for name in SOURCES]
     body = "\n\n\n".join(classes)
@@ -415,18 +425,23 @@ def read_module(module: str) -> str:
     return (HERE / f"{module}.py").read_text("utf-8")
 
 
+def problem() -> str | None:
+    """Say what is wrong with the file, if anything, and what to do."""
+    try:
+        text = generate(read_module)
+    except (UnknownShape, SyntaxError) as error:
+        return str(error)
+    return None if TARGET.exists() and TARGET.read_text("utf-8") == text else STALE
+
+
 def main(arguments: list[str]) -> int:
-    """Write the file, or compare it."""
-    text = generate(read_module)
-    if "--check" in arguments:
-        same = TARGET.exists() and TARGET.read_text("utf-8") == text
-        verdict = (
-            "is up to date" if same else "is not what the async modules make: run python -m leadlex._portal.generator"
-        )
-        sys.stdout.write(f"{TARGET.name} {verdict}.\n")
-        return 0 if same else 1
-    TARGET.write_text(text, "utf-8")
-    return 0
+    """Compare the file, and without `--check` write it where it is out of date."""
+    found = problem()
+    if found == STALE and "--check" not in arguments:
+        TARGET.write_text(generate(read_module), "utf-8")
+        found = None
+    sys.stdout.write(f"{found or f'{TARGET.name} is up to date.'}\n")
+    return 1 if found else 0
 
 
 if __name__ == "__main__":

@@ -25,8 +25,7 @@ TWINS = {name: RENAMED[name] for name in SOURCES}
 
 def test_the_sync_client_is_what_the_generator_makes() -> None:
     """The file is compared whole: a line that was added, changed or cut by hand is found."""
-    same = TARGET.read_text("utf-8") == GENERATED
-    assert same, "_sync.py is out of date; this writes it: python -m leadlex._portal.generator"
+    assert generator.problem() is None
 
 
 @pytest.mark.parametrize("words", [("format", "--check"), ("check",)], ids=" ".join)
@@ -55,8 +54,28 @@ def test_the_command_writes_and_compares(target: Path, capsys: pytest.CaptureFix
     assert generator.main(["--check"]) == 0
     target.write_text(GENERATED[:-1], "utf-8")
     assert generator.main(["--check"]) == 1
-    stale = "_sync.py is not what the async modules make: run python -m leadlex._portal.generator."
-    assert capsys.readouterr().out.splitlines() == [stale, "_sync.py is up to date.", stale]
+    stale, current = generator.STALE, "_sync.py is up to date."
+    assert "run python -m leadlex._portal.generator" in stale
+    assert capsys.readouterr().out.splitlines() == [stale, current, current, stale]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("    def odd(self) -> int:\n        return 1", r"_pager\.py:\d+: no rule for AsyncPager\.odd: write it as .*"),
+        ("    def odd(", r".*never closed \(_pager\.py, line \d+\)"),
+    ],
+    ids=["unknown shape", "syntax error"],
+)
+def test_the_command_says_what_it_cant_read(
+    text: str, said: str, target: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What no rule fits ends the command with a line that says where and what to do, and nothing is written."""
+    texts = {module: with_method(text)(module) for module in SOURCES.values()}
+    monkeypatch.setattr(generator, "read_module", texts.__getitem__)
+    assert generator.main([]) == 1
+    assert re.fullmatch(said, capsys.readouterr().out.strip())
+    assert not target.exists()
 
 
 THIS = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -181,7 +200,7 @@ def test_an_unknown_shape_is_refused(text: str) -> None:
     read = with_method(text)
     with pytest.raises(UnknownShape) as caught:
         generator.generate(read)
-    said = re.fullmatch(r"_pager\.py:(\d+): no rule for AsyncPager\.(\w+)", str(caught.value))
+    said = re.fullmatch(r"_pager\.py:(\d+): no rule for AsyncPager\.(\w+): .+", str(caught.value))
     assert said is not None
     name = re.search(r"(?:def|class) (\w+)", text)
     assert said[2] == (name[1] if name else type(_first_statement(text)).__name__)
@@ -205,6 +224,16 @@ def test_a_class_with_more_than_bases_is_refused(head: str) -> None:
 
     with pytest.raises(UnknownShape, match=r"_pager\.py:\d+: no rule for AsyncPager\.AsyncPager"):
         generator.generate(read)
+
+
+@pytest.mark.parametrize(
+    ("name", "names"),
+    [("what people write is kept", "note"), ("what people write is dropped in part", "text, note")],
+)
+def test_what_is_to_be_dropped_is_named(name: str, names: str) -> None:
+    """Who adds a parameter that a traceback could show hears both ways out."""
+    with pytest.raises(UnknownShape, match=rf"`del {names}` in a `finally`, as `chat` does, or list in PLAIN"):
+        generator.generate(with_method(UNKNOWN[name]))
 
 
 def test_a_class_without_docstring_loses_nothing() -> None:
