@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
-from collections.abc import Callable
-from pathlib import Path
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path, PurePath
 
 import pytest
 
@@ -14,18 +16,22 @@ from tests.architecture import ROOT, Sources
 
 Check = Callable[[Sources], list[str]]
 
-CHECKS: list[Check] = [
-    architecture.units_without_layer,
-    architecture.upward_imports,
-    architecture.private_names_taken,
-    architecture.imports_in_functions,
-    architecture.hidden_imports,
-    architecture.dependencies_out_of_place,
-    architecture.circles,
-    architecture.sleepers,
-    architecture.paths_of_the_api,
-    architecture.impurities,
-]
+#: Every check, and what to do about what it finds.
+CHECKS: dict[Check, str] = {
+    architecture.units_without_layer: "Give it a layer in LAYERS and a line in the map of .github/CONTRIBUTING.md.",
+    architecture.upward_imports: (
+        "Imports run down (LAYERS; the map of .github/CONTRIBUTING.md): move what is needed down, or let the caller "
+        "hand it over."
+    ),
+    architecture.private_names_taken: "Drop the underscore of what others use, or use something else.",
+    architecture.imports_in_functions: "Import at the top; what has to wait is listed in FUNCTION_IMPORTS.",
+    architecture.hidden_imports: "Import it for programs too; where that is a circle, move what both need down.",
+    architecture.dependencies_out_of_place: "Use it where DEPENDENCIES says, or list it there and in pyproject.toml.",
+    architecture.circles: "Move what both need into a module below both.",
+    architecture.sleepers: "Sleep by the transport's `rest`, whose clock the tests turn.",
+    architecture.paths_of_the_api: "Make an `Operation` in _protocol/endpoints.py, and send that.",
+    architecture.impurities: "These layers only decide: let the caller hand over what it read of the world.",
+}
 
 # The rule that is broken, the package that breaks it, and what is said of it.
 BROKEN: list[tuple[Check, Sources, list[str]]] = [
@@ -179,7 +185,8 @@ def _name(value: object) -> str:
 @pytest.mark.parametrize("check", CHECKS, ids=_name)
 def test_the_library_keeps_the_rules(check: Check) -> None:
     """Imports run down; dependencies, sleeping and paths of the API stay in their modules."""
-    assert check(architecture.sources()) == []
+    found = check(architecture.sources())
+    assert not found, "\n".join([*found, CHECKS[check], "The rule is in tests/architecture.py."])
 
 
 @pytest.mark.parametrize(("check", "package", "said"), BROKEN, ids=_name)
@@ -206,6 +213,52 @@ def test_importing_the_errors_loads_nothing_else() -> None:
     found = [each for each in architecture.imports(architecture.sources()) if each.source == "_errors"]
     at_once = [each for each in found if not (each.typing or each.function)]
     assert [each.target for each in at_once if each.unit is not None] == []
+
+
+# Tests -----------------------------------------------------------------------------------------------------------
+
+WORD = re.compile(r"\w+")
+
+
+def never_run(files: Mapping[str, str]) -> list[str]:
+    """Name the functions that pytest does not collect and nobody calls, and the tests in files it does not read."""
+    words = Counter(word for text in files.values() for word in WORD.findall(text))
+    return [
+        f"{name}:{node.lineno} {node.name}"
+        for name, text in files.items()
+        for node in ast.parse(text).body
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        if (words[node.name] == 1 if _is_read(name) else node.name.startswith("test_"))
+        if not (_is_read(name) and (node.name.startswith("test_") or _is_fixture(node)))
+    ]
+
+
+def _is_read(name: str) -> bool:
+    return PurePath(name).name.startswith("test_")
+
+
+def _is_fixture(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    return any("fixture" in ast.unparse(each) for each in node.decorator_list)
+
+
+def test_every_test_is_run() -> None:
+    """A test that is misnamed would pass for ever, since nobody runs it."""
+    found = never_run({str(path.relative_to(ROOT)): path.read_text("utf-8") for path in ROOT.glob("tests/**/*.py")})
+    assert not found, "\n".join([*found, "Nobody runs these: a test is a function test_… in a file test_….py."])
+
+
+def test_a_test_that_is_not_run_is_found() -> None:
+    """What is called, collected or a fixture is run; a misnamed test, and one in a misnamed file, is not."""
+    files = {
+        "tests/test_a.py": "def test_it(): helper()\ndef helper(): pass\ndef tests_that(): pass\n"
+        "@pytest.fixture(autouse=True)\ndef quiet(): pass\nasync def that_test(): pass",
+        "tests/b.py": "def test_other(): pass\ndef offered(): pass",
+    }
+    assert never_run(files) == [
+        "tests/test_a.py:3 tests_that",
+        "tests/test_a.py:6 that_test",
+        "tests/b.py:1 test_other",
+    ]
 
 
 # Files -------------------------------------------------------------------------------------------------------------
