@@ -23,8 +23,9 @@ from leadlex.sandbox import Sandbox
 from tests import architecture
 from tests.architecture import ROOT
 
-CLASSES = {name: kind for name in leadlex.__all__ if isinstance(kind := getattr(leadlex, name), type)}
-FUNCTIONS = {name: found for name in leadlex.__all__ if inspect.isfunction(found := getattr(leadlex, name))}
+NAMES = {name: getattr(leadlex, name, None) for name in leadlex.__all__}
+CLASSES = {name: kind for name, kind in NAMES.items() if isinstance(kind, type)}
+FUNCTIONS = {name: found for name, found in NAMES.items() if inspect.isfunction(found)}
 
 #: What only stands in annotations: an iterator that can do more, an attribute that travels, the sign for "not given".
 ANNOTATIONS = {"Batched", "Fact", "Unset"}
@@ -39,8 +40,15 @@ def test_all_is_sorted() -> None:
 
 
 def test_checkers_and_programs_see_the_same_names() -> None:
-    """What `__init__` shows to checkers is what it gives to programs."""
-    assert sorted(architecture.modules_of_names(architecture.sources())) == leadlex.__all__
+    """What `__init__` shows to checkers is what it gives to programs, and both are what it promises."""
+    places = {
+        "the imports for checkers": {*architecture.modules_of_names(architecture.sources())},
+        "__all__": {*leadlex.__all__},
+        "_MODULES": {*vars(leadlex)["_MODULE_OF"]},
+    }
+    everywhere = set[str]().union(*places.values())
+    missing = {place: sorted(everywhere - names) for place, names in places.items() if everywhere - names}
+    assert not missing, f"leadlex/__init__.py names each public name in three places; missing are {missing}"
 
 
 @pytest.mark.parametrize("name", leadlex.__all__)
@@ -133,7 +141,7 @@ ONLY_CHECKED = {
     "Mapping": Mapping,
     "datetime": datetime,
     **vars(_errors),
-    **{name: getattr(leadlex, name) for name in leadlex.__all__},
+    **NAMES,
 }
 
 
@@ -160,7 +168,8 @@ def test_every_class_that_a_user_meets_is_exported(kind: type) -> None:
     hints = [hints_of(kind)]
     hints += [hints_of(member) for name, member in members(kind) if name != "__init__" or kind.__name__ in handles]
     found = {each.__name__ for each_hints in hints for hint in each_hints.values() for each in own_classes(hint)}
-    assert found - ANNOTATIONS <= set(leadlex.__all__)
+    hidden = found - ANNOTATIONS - {*leadlex.__all__}
+    assert not hidden, f"{kind.__name__} shows {hidden}, which leadlex/__init__.py does not export"
 
 
 def test_a_class_is_found_anywhere_in_an_annotation() -> None:
@@ -185,6 +194,7 @@ def documented() -> dict[str, object]:
 
 
 DOCUMENTED = documented()
+WHERE_THE_SYNC_ONES_ARE = "The sync client's are written by python -m leadlex._portal.generator, of the async one's."
 
 
 def problems_of_docstring(text: str | None) -> list[str]:
@@ -198,7 +208,8 @@ def problems_of_docstring(text: str | None) -> list[str]:
 @pytest.mark.parametrize("name", DOCUMENTED)
 def test_every_name_says_what_it_does(name: str) -> None:
     """A docstring begins with one sentence."""
-    assert problems_of_docstring(DOCUMENTED[name].__doc__) == []
+    problems = problems_of_docstring(DOCUMENTED[name].__doc__)
+    assert not problems, f"The docstring of {name}: {', '.join(problems)}. {WHERE_THE_SYNC_ONES_ARE}"
 
 
 def test_a_poor_docstring_is_found() -> None:
@@ -243,7 +254,8 @@ def test_every_call_has_an_example() -> None:
     """Whatever a client, a stream, a pager or a thread can do is shown being done."""
     handles = [name for name in CLASSES if f"Async{name}" in CLASSES or name.startswith("Async")]
     calls = {name for name, member in DOCUMENTED.items() if name.split(".")[0] in handles and callable(member)}
-    assert calls - {*EXAMPLES} - {".".join(name) for name in OMITTED} == set()
+    without = calls - {*EXAMPLES} - {".".join(name) for name in OMITTED}
+    assert not without, f"No `Example:` in the docstrings of {sorted(without)}. {WHERE_THE_SYNC_ONES_ARE}"
 
 
 @pytest.fixture
