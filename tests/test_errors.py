@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import json
 import pickle
 import socket
@@ -458,6 +459,14 @@ NEEDS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "dismiss_task": ("lexi", lambda lexi: lexi.dismiss_task("task_1")),
     "wait_for_task": ("lexi", lambda lexi: lexi.wait_for_task("task_1")),
 }
+
+
+def test_every_call_that_needs_a_permission_is_tried() -> None:
+    """Who adds a call can't forget its permission here."""
+    calls = {name for name, call in vars(leadlex.AsyncLeadLex).items() if inspect.isfunction(call)}
+    others = {"request", "thread", "with_options", "aclose"}
+    forgotten = {name for name in calls if not name.startswith("_")} - others - {*NEEDS}
+    assert not forgotten, f"add {forgotten} to NEEDS"
 
 
 @pytest.mark.parametrize("call", NEEDS)

@@ -178,6 +178,15 @@ def test_a_class_is_found_anywhere_in_an_annotation() -> None:
     assert [each.__name__ for each in own_classes(hint)] == ["Page", "Task"]
 
 
+@pytest.mark.parametrize(("face", "kind"), [("async_face", leadlex.AsyncLeadLex), ("sync_face", leadlex.LeadLex)])
+def test_checkers_are_shown_every_call(face: str, kind: type) -> None:
+    """What a checker knows of a call is written down beside the others."""
+    text = (ROOT / "tests" / "test_typing" / f"{face}.py").read_text("utf-8")
+    offered = [name for name in vars(kind) if not name.startswith("_")]
+    missing = [name for name in offered if not re.search(rf"\.{name}\b", text)]
+    assert not missing, f"no assert_type in tests/test_typing/{face}.py for {missing}"
+
+
 # Docstrings --------------------------------------------------------------------------------------------------------
 
 

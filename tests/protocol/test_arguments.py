@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import traceback
 from collections.abc import Callable, Iterator, MutableMapping
 from pathlib import Path
@@ -461,6 +462,28 @@ TAKING_IDS: dict[str, Callable[[Any, Any], Any]] = {
 }
 
 
+#: What stands before and after an id in the path of a call.
+PLACES: dict[str, tuple[str, str]] = {
+    "conversation": ("/v1/lexi/conversations/", ""),
+    "thread": ("/v1/lexi/conversations/", ""),
+    "approve_task": ("/v1/lexi/tasks/", "/approve"),
+    "dismiss_task": ("/v1/lexi/tasks/", "/dismiss"),
+}
+
+
+def taking(*names: str) -> set[str]:
+    """Name the client's calls that have one of these parameters."""
+    calls = {name: call for name, call in vars(leadlex.AsyncLeadLex).items() if inspect.isfunction(call)}
+    return {name for name, call in calls.items() if {*names} & {*inspect.signature(call).parameters}}
+
+
+def test_every_call_that_takes_an_id_is_tried() -> None:
+    """Who adds a call can't forget its id here."""
+    forgotten = taking("id", "conversation_id") - {*TAKING_IDS}
+    forgotten |= taking("id") - {*PLACES, "wait_for_task"}  # which has no path of its own
+    assert not forgotten, f"add {forgotten} to TAKING_IDS, and with the path to PLACES"
+
+
 @pytest.mark.row("L12")
 @pytest.mark.parametrize("taking", TAKING_IDS)
 @pytest.mark.parametrize("case", BAD_IDS.values(), ids=BAD_IDS)
@@ -487,19 +510,12 @@ def test_an_id_that_is_none_is_refused(runner: Runner, server: ScriptedServer, t
         ("~a-b_c.d", "~a-b_c.d"),
     ],
 )
-@pytest.mark.parametrize(
-    ("call", "before", "after"),
-    [
-        ("conversation", "/v1/lexi/conversations/", ""),
-        ("thread", "/v1/lexi/conversations/", ""),
-        ("approve_task", "/v1/lexi/tasks/", "/approve"),
-        ("dismiss_task", "/v1/lexi/tasks/", "/dismiss"),
-    ],
-)
+@pytest.mark.parametrize("call", PLACES)
 def test_an_id_cant_leave_its_place(
-    runner: Runner, server: ScriptedServer, call: str, before: str, after: str, given: str, segment: str
+    runner: Runner, server: ScriptedServer, call: str, given: str, segment: str
 ) -> None:
     """Whatever an id has in it, it stays one segment of the path, on the host that was configured."""
+    before, after = PLACES[call]
     with pytest.raises(NotFoundError):
         runner.run(lambda lexi: awaited(TAKING_IDS[call](lexi, given)), base_url=server.url)
     assert [request.path for request in server.requests] == [before + segment + after]
