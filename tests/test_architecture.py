@@ -297,6 +297,17 @@ def test_the_top_level_has_few_things() -> None:
     assert {name.split("/")[0] for name in tracked_files() if not name.startswith(".")} <= TOP
 
 
+PAGE = re.compile(r"\b[A-Z_]+\.md\b")
+
+
+def test_a_page_that_is_named_is_there() -> None:
+    """Whoever is sent to another page of the project finds it."""
+    files = tracked_files()
+    pages = {Path(name).name for name in files}
+    named = {name: {*PAGE.findall((ROOT / name).read_text("utf-8"))} for name in files}
+    assert {name: found - pages for name, found in named.items() if found - pages} == {}
+
+
 PATH = re.compile(r"`([\w./]*(?:\.py|\.sh|\.yaml|/))`")
 
 
