@@ -158,10 +158,11 @@ def _missing(what: str) -> NoReturn:
     raise Refusal(404, "not_found", f"No such {what}")
 
 
-async def _unrouted(_request: Request, problem: Exception) -> Response:
+async def _unrouted(request: Request, problem: Exception) -> Response:
     unrouted = cast("HTTPException", problem)
     code = "not_found" if unrouted.status_code == 404 else "method_not_allowed"  # noqa: PLR2004
-    return error(unrouted.status_code, code, unrouted.detail, unrouted.headers)
+    message = f"The sandbox has no endpoint {request.method} {request.url.path}"
+    return error(unrouted.status_code, code, message, unrouted.headers)
 
 
 async def _failed(_request: Request, _problem: Exception) -> Response:

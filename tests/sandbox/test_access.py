@@ -88,8 +88,10 @@ def test_the_quota_is_the_keys_and_ends_at_midnight(monkeypatch: pytest.MonkeyPa
 
 
 def test_unknown_paths_and_methods_get_the_shape_of_errors(http: httpx.Client) -> None:
-    """What is not in the contract is 404 or 405, in JSON."""
-    assert code_of(http.get("/v1/lexi/nothing")) == (404, "not_found")
+    """What is not in the contract is 404 or 405, in JSON, and named, so that nobody looks for a wrong id."""
+    unknown = http.get("/v1/lexi/nothing")
+    assert code_of(unknown) == (404, "not_found")
+    assert unknown.json()["error"]["message"] == "The sandbox has no endpoint GET /v1/lexi/nothing"
     assert code_of(http.get("/v1/lexi/chat/")) == (404, "not_found")
     refused = http.delete("/v1/lexi/chat")
     assert code_of(refused) == (405, "method_not_allowed")
