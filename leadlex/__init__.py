@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         WebhookVerificationError,
     )
     from ._network.aiohttp_client import aiohttp_client
+    from ._network.clock import FakeClock
     from ._pager import AsyncPager
     from ._stream import AsyncChatStream
     from ._sync import ChatStream, LeadLex, Pager, Thread
@@ -83,6 +84,7 @@ __all__ = [
     "ConversationSummary",
     "Done",
     "EntityContext",
+    "FakeClock",
     "IdempotencyError",
     "InsufficientCreditsError",
     "LeadLex",
@@ -123,6 +125,7 @@ __all__ = [
 if not TYPE_CHECKING:
     _MODULES = {
         "_network.aiohttp_client": "aiohttp_client",
+        "_network.clock": "FakeClock",
         "_client": "AsyncLeadLex",
         "_config": "RetryPolicy Timeout __version__",
         "_errors": (

@@ -17,7 +17,7 @@ from ._api_key import key_of
 from ._config import DEFAULT_RETRIES, DEFAULT_TIMEOUT, UNSET, RetryPolicy, Timeout, Unset, policy_of, timeout_of, whole
 from ._logging import configure
 from ._network.clients import connections_for
-from ._network.clock import Clock
+from ._network.clock import current_clock
 from ._network.retry_quota import RetryQuota
 from ._network.seen import LastSeen
 from ._network.transport import Transport
@@ -89,7 +89,9 @@ class AsyncLeadLex:
             )
         finally:
             del api_key, base_url, headers  # a traceback that shows locals must not show a secret in them
-        self._transport = Transport(settings, connections_for(settings, http_client), LastSeen(), RetryQuota(), Clock())
+        self._transport = Transport(
+            settings, connections_for(settings, http_client), LastSeen(), RetryQuota(), current_clock()
+        )
         self._owner = True
         self._closing: list[Callable[[], object]] = []
 

@@ -1,4 +1,4 @@
-"""Fixtures for tests of programs that use leadlex: a sandbox, and a client of either kind on it.
+"""Fixtures for tests of programs that use leadlex: a sandbox, a client of either kind on it, and a clock.
 
 Rule: every pytest run loads this file where leadlex is installed. The names of leadlex load when they are first used,
 which here is in a fixture.
@@ -29,18 +29,43 @@ def leadlex_sandbox() -> Iterator[leadlex.sandbox.Sandbox]:
 
 
 @pytest.fixture
-def lexi(leadlex_sandbox: leadlex.sandbox.Sandbox) -> Iterator[leadlex.LeadLex]:
+def lexi_clock() -> Iterator[leadlex.FakeClock]:
+    """Give the clock of every client that is made from here on in the test: what would wait waits no time.
+
+    `lexi` and `async_lexi` go by it in whatever order a test names them. A client that was made before, as one that a
+    module of yours has, does not.
+
+    Example:
+        def test_a_busy_service_is_asked_again(lexi, leadlex_sandbox, lexi_clock):
+            leadlex_sandbox.fail_next("rate_limit", retry_after=30)
+            lexi.chat("Hi")
+            assert lexi_clock.sleeps == [30.5]
+    """
+    with leadlex.FakeClock() as clock:
+        yield clock
+
+
+def _begin_with_the_clock(request: pytest.FixtureRequest) -> None:
+    """Let the clock be there before a client is made, should the test ask for both."""
+    if "lexi_clock" in request.fixturenames:
+        request.getfixturevalue("lexi_clock")
+
+
+@pytest.fixture
+def lexi(request: pytest.FixtureRequest, leadlex_sandbox: leadlex.sandbox.Sandbox) -> Iterator[leadlex.LeadLex]:
     """Give a `LeadLex` on the sandbox of the test."""
+    _begin_with_the_clock(request)
     with leadlex.LeadLex(leadlex_sandbox.api_key, base_url=leadlex_sandbox.url) as client:
         yield client
 
 
 @pytest.fixture
-def async_lexi(leadlex_sandbox: leadlex.sandbox.Sandbox) -> leadlex.AsyncLeadLex:
+def async_lexi(request: pytest.FixtureRequest, leadlex_sandbox: leadlex.sandbox.Sandbox) -> leadlex.AsyncLeadLex:
     """Give an `AsyncLeadLex` on the sandbox of the test, under any async plugin of pytest.
 
     It is a plain fixture, since every plugin has its own way with async ones, and so it can't await `aclose` in the
     loop of the test. Nothing is left to close, though: with `Connection: close` no connection outlives its call.
     """
+    _begin_with_the_clock(request)
     headers = {"Connection": "close"}
     return leadlex.AsyncLeadLex(leadlex_sandbox.api_key, base_url=leadlex_sandbox.url, headers=headers)

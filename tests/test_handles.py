@@ -378,7 +378,7 @@ class TestWaiting:
         """The task comes back once it is finished; it is looked for where it should be, ever less often."""
 
         async def scenario(lexi: Any) -> None:
-            task = await lexi.wait_for_task("task-uuid", timeout=5, poll_interval=10)
+            task = await lexi.wait_for_task("task-uuid", timeout=300, poll_interval=10)
             assert (task.id, task.status) == ("task-uuid", end)
 
         clock, script = Turned(), Tasks(*["pending"] * 3, *["approved"] * 3, end)

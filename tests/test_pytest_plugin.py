@@ -5,12 +5,16 @@ from __future__ import annotations
 import subprocess
 import sys
 import tomllib
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
 import anyio
 import pytest
 
-from leadlex import AsyncLeadLex, LeadLex, pytest_plugin
+from leadlex import AsyncLeadLex, ConfigurationError, FakeClock, LeadLex, pytest_plugin
 from leadlex.sandbox import Sandbox
 from tests.sandbox.test_extra import fail_import
 
@@ -18,9 +22,11 @@ pytest_plugins = ["pytester"]
 
 # Imported where they are used as well, since this package may not be installed while its own tests run.
 async_lexi, leadlex_sandbox, lexi = pytest_plugin.async_lexi, pytest_plugin.leadlex_sandbox, pytest_plugin.lexi
+lexi_clock = pytest_plugin.lexi_clock
 
 ROOT = Path(__file__).parents[1]
-CONFTEST = "from leadlex.pytest_plugin import async_lexi, leadlex_sandbox, lexi"
+DAY = 24 * 3600
+CONFTEST = "from leadlex.pytest_plugin import async_lexi, leadlex_sandbox, lexi, lexi_clock"
 WITHOUT_UVICORN = f"""
 import sys
 
@@ -60,6 +66,54 @@ def test_bare_trio(async_lexi):
     assert "Jane Doe" in trio.run(talk, async_lexi)
 """
 
+TESTS_WITH_THE_CLOCK = """
+import asyncio
+import pytest
+import trio
+from leadlex import APITimeoutError, LeadLex, StreamInterruptedError
+
+def make_busy(sandbox):
+    sandbox.fail_next("rate_limit", retry_after=30)
+    sandbox.fail_next("rate_limit", retry_after=25)
+
+@pytest.fixture
+def app(leadlex_sandbox):
+    with LeadLex(leadlex_sandbox.api_key, base_url=leadlex_sandbox.url) as client:
+        yield client
+
+def test_backoffs(lexi, leadlex_sandbox, lexi_clock):
+    make_busy(leadlex_sandbox)
+    assert lexi.chat("Hello").meta.elapsed > 55
+    assert lexi_clock.sleeps == [30.5, 25.5]
+
+def test_a_client_of_the_apps(lexi_clock, app, leadlex_sandbox):
+    make_busy(leadlex_sandbox)
+    app.with_options(retries=2).chat("Hello")
+    assert lexi_clock.sleeps == [30.5, 25.5]
+
+@pytest.mark.parametrize("run", [asyncio.run, lambda main: trio.run(lambda: main)])
+def test_async(async_lexi, leadlex_sandbox, lexi_clock, run):
+    make_busy(leadlex_sandbox)
+    run(async_lexi.chat("Hello"))
+    assert lexi_clock.sleeps == [30.5, 25.5]
+
+def test_waiting_for_a_task(lexi, lexi_clock):
+    task_id = lexi.chat("Find me 20 CEOs at law firms in New York").task_id
+    with pytest.raises(APITimeoutError) as caught:
+        lexi.wait_for_task(task_id, timeout=300)
+    assert caught.value.clock == "wait"
+    assert lexi_clock.sleeps[:3] == [5, 7.5, 11.25]
+    assert 300 <= sum(lexi_clock.sleeps) < 330
+
+def test_a_day_passes(lexi, leadlex_sandbox, lexi_clock):
+    leadlex_sandbox.fail_next("drop_stream", after_bytes=120)
+    with pytest.raises(StreamInterruptedError), lexi.stream_chat("Where is Jane Doe?") as stream:
+        next(stream)
+        lexi_clock.advance(24 * 3600)
+        stream.final_reply()
+    assert lexi_clock.sleeps == []
+"""
+
 
 def test_the_sync_client_talks_to_the_sandbox(lexi: LeadLex, leadlex_sandbox: Sandbox) -> None:
     """`lexi` and `leadlex_sandbox` of one test are client and server of each other."""
@@ -85,6 +139,37 @@ def test_the_fixtures_work_where_every_warning_is_an_error(pytester: pytest.Pyte
     pytester.makeconftest(CONFTEST)
     pytester.makepyfile(USERS_TESTS)
     pytester.runpytest_subprocess("-Werror", "-q").assert_outcomes(passed=5)
+
+
+@pytest.mark.trio
+def test_nobody_waits_by_the_clock_of_a_test(pytester: pytest.Pytester) -> None:
+    """Whatever client a test has, in whatever order its fixtures come: pauses are over at once and can be looked at."""
+    pytester.makeconftest(CONFTEST)
+    pytester.makepyfile(TESTS_WITH_THE_CLOCK)
+    result = pytester.runpytest_subprocess("-Werror", "-q")
+    result.assert_outcomes(passed=6)
+
+
+def test_the_clock_is_the_tests_alone(lexi: LeadLex, leadlex_sandbox: Sandbox) -> None:
+    """A client that was made before a clock is not moved by it, nor one behind it; what was made inside keeps it."""
+    make, key = partial(LeadLex, leadlex_sandbox.api_key, base_url=leadlex_sandbox.url), uuid4()
+    with FakeClock() as outer, FakeClock() as inner:
+        inside = make()
+    with inside, make() as behind:
+        inner.advance(DAY)
+        outer.advance(DAY)
+        for lasting in (lexi, behind):
+            assert lasting.stream_chat("Hi", idempotency_key=str(key), first_sent=datetime.now(UTC)).final_reply()
+        with pytest.raises(ConfigurationError, match="23 hours"):
+            inside.stream_chat("Hi", idempotency_key=str(key), first_sent=datetime.now(UTC)).final_reply()
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("nan"), "1", True])
+def test_time_only_goes_on(seconds: Any) -> None:
+    """A test clock is never turned back."""
+    clock = FakeClock()
+    with pytest.raises(ConfigurationError, match="seconds"):
+        clock.advance(seconds)
 
 
 def test_a_missing_extra_is_told_in_one_line(pytester: pytest.Pytester) -> None:

@@ -16,6 +16,7 @@ from leadlex._protocol.operation import Repeat
 from leadlex.sandbox import Sandbox
 
 README = Path(__file__).parent.parent / "README.md"
+FIXTURES = "from leadlex.pytest_plugin import leadlex_sandbox, lexi, lexi_clock"
 SNIPPETS = re.findall(r"```python\n(.*?)```", README.read_text("utf-8"), flags=re.DOTALL)
 
 
@@ -27,11 +28,12 @@ def test_every_snippet_runs(code: str, environ: MutableMapping[str, str], tmp_pa
         environ["LEADLEX_API_KEY"] = sandbox.api_key
         environ["LEADLEX_BASE_URL"] = sandbox.url
         environ["PYTHONPATH"] = str(README.parent)
-        script = tmp_path / "snippet.py"
+        script = tmp_path / "test_snippet.py"
         script.write_text(code, "utf-8")
-        run = subprocess.run(
-            [sys.executable, "-W", "error", script], capture_output=True, text=True, timeout=60, check=False
-        )
+        (tmp_path / "conftest.py").write_text(FIXTURES, "utf-8")
+        how = ["-m", "pytest", "-q"] if "def test_" in code else []
+        words: list[str | Path] = [sys.executable, "-W", "error", *how, script]
+        run = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
     assert (run.returncode, run.stderr) == (0, "")
     assert run.stdout
 

@@ -62,8 +62,8 @@ class Streams(RuleBasedStateMachine):
         script = LexiScript(stream_fault=self.cuts, times=None, sizes=(40,))
         self.server = self.ends.enter_context(ScriptedServer(script))
         self.runner = self.ends.enter_context(asyncio.Runner())
-        self.lexi = AsyncLeadLex(API_KEY, base_url=self.server.url, retries=RetryPolicy(base=0.01))
-        self.lexi._transport.clock = self.time
+        with self.time:
+            self.lexi = AsyncLeadLex(API_KEY, base_url=self.server.url, retries=RetryPolicy(base=0.01))
 
     def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         """Run something to its end in the client's loop."""
@@ -111,7 +111,7 @@ class Streams(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([1.0, 60.0, DAY, 2 * DAY]))
     def sleep(self, seconds: float) -> None:
         """Suspend the machine."""
-        self.time.ahead += seconds
+        self.time.advance(seconds)
 
     @rule(seconds=st.sampled_from([-DAY, -1.0, 1.0, DAY]))
     def set_clock(self, seconds: float) -> None:

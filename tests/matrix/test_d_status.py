@@ -6,7 +6,6 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import anyio.lowlevel
 import pytest
 from attrs import evolve
 
@@ -17,14 +16,15 @@ from leadlex import (
     AuthenticationError,
     BadRequestError,
     ConflictError,
+    FakeClock,
     IdempotencyError,
     InsufficientCreditsError,
     NotFoundError,
     PermissionDeniedError,
     RateLimitError,
     ServerError,
+    pytest_plugin,
 )
-from leadlex._network.clock import Clock
 from tests.matrix.oracles import AT_ONCE, CALLS, PATIENT, Call, observe, spoiled
 from tests.support.captures import CAPTURE_TEXT, encode_event
 from tests.support.lexi import CHAT, Answer, Fault, LexiScript, Raw
@@ -32,39 +32,12 @@ from tests.support.resources import must_not_hang, no_leaks
 from tests.support.runners import API_KEY, AsyncRunner, Runner
 from tests.support.server import ScriptedServer
 
+lexi_clock = pytest_plugin.lexi_clock
 ONCE = AsyncRunner("asyncio")
 #: Room for the sleeps that are leapt over.
 PATIENT_TOTAL = evolve(PATIENT, total=200)
 #: What is charged after an attempt of which that is not known.
 UNKNOWN: dict[Call, str] = {"get": "no", "chat": "unknown", "stream": "unknown"}
-
-
-class Leaping(Clock):
-    """A clock that leaps over every sleep and keeps its length; everything else takes its time."""
-
-    def __init__(self) -> None:
-        self.slept: list[float] = []
-
-    def now(self) -> float:
-        """Return the seconds, those leapt over included."""
-        return super().now() + sum(self.slept)
-
-    def wall(self) -> float:
-        """Return Unix seconds, those leapt over included."""
-        return super().wall() + sum(self.slept)
-
-    async def sleep(self, seconds: float) -> None:
-        """Leap."""
-        self.slept.append(seconds)
-        await anyio.lowlevel.checkpoint()
-
-
-@pytest.fixture
-def leaping(monkeypatch: pytest.MonkeyPatch) -> Leaping:
-    """Give every client of the test this clock."""
-    clock = Leaping()
-    monkeypatch.setattr("leadlex._client.Clock", lambda: clock)
-    return clock
 
 
 def limited(headers: dict[str, str] | None = None, **options: Any) -> Answer:
@@ -252,11 +225,11 @@ def test_waits_for_real() -> None:
 
 @pytest.mark.row("D06")
 @pytest.mark.parametrize("call", CALLS)
-def test_retry_after(runner: Runner, call: Call, leaping: Leaping) -> None:
+def test_retry_after(runner: Runner, call: Call, lexi_clock: FakeClock) -> None:
     """Every kind of call waits as long as the service asks, a little more, and is then repeated."""
     once(runner, call, limited({"Retry-After": "7"})).expect(None, attempts=2)
-    assert len(leaping.slept) == 1
-    assert 7.0 <= leaping.slept[0] <= 7.7
+    assert len(lexi_clock.sleeps) == 1
+    assert 7.0 <= lexi_clock.sleeps[0] <= 7.7
 
 
 def _date(form: str) -> str:
@@ -268,10 +241,10 @@ _DATES = ("%a, %d %b %Y %H:%M:%S GMT", "%A, %d-%b-%y %H:%M:%S GMT", "%a %b %e %H
 
 @pytest.mark.row("D07")
 @pytest.mark.parametrize("form", _DATES)
-def test_retry_after_date(form: str, leaping: Leaping) -> None:
+def test_retry_after_date(form: str, lexi_clock: FakeClock) -> None:
     """The three forms of an HTTP date, and one without zone or weekday, are times in GMT."""
     once(ONCE, "get", limited({"Retry-After": _date(form)})).expect(None, attempts=2)
-    assert 17.0 <= leaping.slept[0] <= 21.1
+    assert 17.0 <= lexi_clock.sleeps[0] <= 21.1
 
 
 @pytest.mark.row("D07")
@@ -286,10 +259,10 @@ def test_retry_after_date(form: str, leaping: Leaping) -> None:
         "Nonsday, 99 Foo",
     ],
 )
-def test_retry_after_bad_date(call: Call, date: str, leaping: Leaping) -> None:
+def test_retry_after_bad_date(call: Call, date: str, lexi_clock: FakeClock) -> None:
     """A date that is none, or long past, is ignored: the usual backoff, and nothing foreign."""
     once(ONCE, call, limited({"Retry-After": date})).expect(None, attempts=2)
-    assert leaping.slept[0] <= 0.1
+    assert lexi_clock.sleeps[0] <= 0.1
 
 
 _NO_NUMBERS = ["-1", "nan", "inf", "1e400", "1_000", "\u0665", "+5", "0x10", "9" * 400, "5, 6", "", "1.5", "5 s"]
@@ -297,40 +270,40 @@ _NO_NUMBERS = ["-1", "nan", "inf", "1e400", "1_000", "\u0665", "+5", "0x10", "9"
 
 @pytest.mark.row("D08")
 @pytest.mark.parametrize("value", _NO_NUMBERS, ids=lambda value: ascii(value[:12]))
-def test_retry_after_no_number(value: str, leaping: Leaping) -> None:
+def test_retry_after_no_number(value: str, lexi_clock: FakeClock) -> None:
     """Only one to nine digits are seconds; whatever else Python takes for a number is ignored."""
     head = f"HTTP/1.1 429 No\r\nConnection: close\r\nRetry-After: {value}\r\nContent-Length: 35\r\n\r\n".encode()
     once(ONCE, "stream", Raw(head + b'{"error": {"code": "rate_limited"}}')).expect(None, attempts=2)
-    assert leaping.slept[0] <= 0.1
+    assert lexi_clock.sleeps[0] <= 0.1
 
 
 @pytest.mark.row("D09")
 @pytest.mark.parametrize("call", CALLS)
-def test_retry_after_an_hour(runner: Runner, call: Call, leaping: Leaping) -> None:
+def test_retry_after_an_hour(runner: Runner, call: Call, lexi_clock: FakeClock) -> None:
     """Nobody sleeps for an hour: the error comes at once and says when to ask again."""
     seen = once(runner, call, limited({"Retry-After": "3600"}))
     seen.expect(RateLimitError, charged="no", attempts=1, retry_after=3600.0, says=r"Ask again in 1 h \(3600 s\)\.")
-    assert not leaping.slept
+    assert not lexi_clock.sleeps
 
 
 @pytest.mark.row("D10")
 @pytest.mark.parametrize("call", CALLS)
-def test_reset_in_hours(runner: Runner, call: Call, leaping: Leaping) -> None:
+def test_reset_in_hours(runner: Runner, call: Call, lexi_clock: FakeClock) -> None:
     """A quota that resets at midnight is told at once, with the moment."""
     reset = int(time.time()) + 5 * 3600
     seen = once(runner, call, limited({"X-RateLimit-Reset": str(reset)}))
     seen.expect(RateLimitError, charged="no", attempts=1, reset_at=datetime.fromtimestamp(reset, UTC))
     assert 5 * 3600 - 30 < seen.error.retry_after <= 5 * 3600
     assert seen.error.reset_at.tzinfo is not None
-    assert not leaping.slept
+    assert not lexi_clock.sleeps
 
 
 @pytest.mark.row("D11")
 @pytest.mark.parametrize("call", CALLS)
-def test_reset_soon(call: Call, leaping: Leaping) -> None:
+def test_reset_soon(call: Call, lexi_clock: FakeClock) -> None:
     """A reset within a minute is waited for."""
     once(ONCE, call, limited({"X-RateLimit-Reset": str(int(time.time()) + 13)})).expect(None, attempts=2)
-    assert 10.0 <= leaping.slept[0] <= 14.5
+    assert 10.0 <= lexi_clock.sleeps[0] <= 14.5
 
 
 @pytest.mark.row("D12")
@@ -338,21 +311,21 @@ def test_reset_soon(call: Call, leaping: Leaping) -> None:
 @pytest.mark.parametrize(
     "reset", ["1708905600", "1708905600000", "-5", "soon", "253402300799", "1.7e9", "99999999999999999999", ""]
 )
-def test_reset_nonsense(call: Call, reset: str, leaping: Leaping) -> None:
+def test_reset_nonsense(call: Call, reset: str, lexi_clock: FakeClock) -> None:
     """A reset that can't be meant is ignored, and can still be read as it was sent."""
     seen = once(ONCE, call, limited({"X-RateLimit-Reset": reset}), times=3)
     seen.expect(RateLimitError, charged="no", attempts=3, retry_after=None, reset_at=None)
     assert seen.error.meta.headers["x-ratelimit-reset"] == reset
-    assert max(leaping.slept) <= 0.1
+    assert max(lexi_clock.sleeps) <= 0.1
 
 
 @pytest.mark.row("D13")
 @pytest.mark.parametrize("call", CALLS)
-def test_quota_is_left(call: Call, leaping: Leaping) -> None:
+def test_quota_is_left(call: Call, lexi_clock: FakeClock) -> None:
     """Where requests are left it was another limiter, whose end the quota's reset does not tell."""
     headers = {"X-RateLimit-Remaining": "12", "X-RateLimit-Reset": str(int(time.time()) + 30)}
     once(ONCE, call, limited(headers)).expect(None, attempts=2)
-    assert leaping.slept[0] <= 0.1
+    assert lexi_clock.sleeps[0] <= 0.1
 
 
 # Who refused, and may it be repeated? ------------------------------------------------------------------------------
@@ -396,24 +369,24 @@ def test_server_error_that_stays(call: Call, status: int) -> None:
 
 @pytest.mark.row("D16")
 @pytest.mark.parametrize("call", CALLS)
-def test_unavailable_for_a_while(runner: Runner, call: Call, leaping: Leaping) -> None:
+def test_unavailable_for_a_while(runner: Runner, call: Call, lexi_clock: FakeClock) -> None:
     """A 503 that says how long is believed, by the calls that may be repeated."""
     seen = once(runner, call, Answer(503, headers={"Retry-After": "20"}))
     if call == "chat":
         seen.expect(ServerError, charged="unknown", attempts=1)
-        assert not leaping.slept
+        assert not lexi_clock.sleeps
     else:
         seen.expect(None, attempts=2)
-        assert 20.0 <= leaping.slept[0] <= 21.0
+        assert 20.0 <= lexi_clock.sleeps[0] <= 21.0
 
 
 @pytest.mark.row("D16")
 @pytest.mark.parametrize("call", ["get", "stream"])
-def test_unavailable_for_an_hour(call: Call, leaping: Leaping) -> None:
+def test_unavailable_for_an_hour(call: Call, lexi_clock: FakeClock) -> None:
     """A 503 for an hour is told at once."""
     seen = once(ONCE, call, Answer(503, headers={"Retry-After": "3600"}))
     seen.expect(ServerError, charged=UNKNOWN[call], attempts=1)
-    assert not leaping.slept
+    assert not lexi_clock.sleeps
 
 
 @pytest.mark.row("D17")
@@ -428,19 +401,19 @@ def test_too_early_or_late(runner: Runner, call: Call, status: int) -> None:
 
 
 @pytest.mark.row("D18")
-def test_in_flight(runner: Runner, leaping: Leaping) -> None:
+def test_in_flight(runner: Runner, lexi_clock: FakeClock) -> None:
     """A stream whose first request still runs is asked for again every second; that counts as no attempt."""
     conflict = Answer(409, code="conflict", refusal=True)
     once(runner, "stream", *[conflict] * 8).expect(None, attempts=9)
-    assert all(1.0 <= each <= 2.0 for each in leaping.slept)
+    assert all(1.0 <= each <= 2.0 for each in lexi_clock.sleeps)
 
 
 @pytest.mark.row("D18")
-def test_in_flight_for_ever(leaping: Leaping) -> None:
+def test_in_flight_for_ever(lexi_clock: FakeClock) -> None:
     """When the window ends, what is in flight is told as it is: charged perhaps."""
     seen = once(ONCE, "stream", Answer(409, code="conflict", refusal=True), times=200)
     seen.expect(ConflictError, charged="unknown", status_code=409)
-    assert 55 <= sum(leaping.slept) <= 60
+    assert 55 <= sum(lexi_clock.sleeps) <= 60
 
 
 @pytest.mark.row("D18")
@@ -480,7 +453,7 @@ def test_conflict_of_another(runner: Runner, call: Call) -> None:
 
 
 @pytest.mark.row("D19")
-def test_storm(leaping: Leaping) -> None:
+def test_storm(lexi_clock: FakeClock) -> None:
     """A thousand calls that are all refused make at most 1,150 requests."""
 
     async def scenario(lexi: AsyncLeadLex) -> None:
@@ -492,7 +465,7 @@ def test_storm(leaping: Leaping) -> None:
         ONCE.run(scenario, base_url=server.url)
         assert 1000 < len(server.requests) <= 1150
         assert server.ledger.credits == 0
-    assert max(leaping.slept) <= 8
+    assert max(lexi_clock.sleeps) <= 8
 
 
 # Credits -----------------------------------------------------------------------------------------------------------

@@ -132,7 +132,7 @@ class TestSuspended:
             stream = lexi.stream_chat("Hi")
             try:
                 await anext(stream)
-                clock.ahead += slept
+                clock.advance(slept)
                 server.release()
                 await stream.final_reply()
             except StreamInterruptedError as error:
@@ -201,7 +201,7 @@ class _Held:
 @pytest.mark.parametrize("window", [60.0, 200 * HOUR])
 def test_overslept(runner: Runner, window: float) -> None:
     """A process that slept for a day between two attempts sends no second one, however wide its window is."""
-    clock = Turned(meanwhile=lambda clock: setattr(clock, "ahead", clock.ahead + 25 * HOUR))
+    clock = Turned(meanwhile=lambda clock: clock.advance(25 * HOUR))
     with ScriptedServer(spoiled("stream", Answer(503), times=9)) as server:
         policy = RetryPolicy(base=0.01, window=window)
         seen = observe(TimedRunner(runner, clock), "stream", server, retries=policy, timeout=Timeout())

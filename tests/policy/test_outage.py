@@ -147,7 +147,7 @@ def test_each_outage_has_its_own_window(runner: Runner) -> None:
 
     def long_after(fault: Fault) -> Fault:
         def wait_and_fail(connection: Any, plain: Any) -> None:
-            clock.ahead += 90
+            clock.advance(90)
             fault(connection, plain)
 
         return wait_and_fail

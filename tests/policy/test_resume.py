@@ -394,7 +394,7 @@ class TestContinued:
 
     def test_too_late(self, runner: Runner) -> None:
         """Nothing is continued after the window, a `total` or the life of the key."""
-        late = Turned(meanwhile=lambda time: setattr(time, "ahead", time.ahead + 61))
+        late = Turned(meanwhile=lambda time: time.advance(61))
         for time, options in (
             (late, {}),
             (Turned(), {"timeout": Timeout(total=1), "retries": RetryPolicy(base=4, floor=2)}),

@@ -12,12 +12,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import anyio
-import anyio.lowlevel
 import httpcore
 import pytest
 
-from leadlex import AsyncLeadLex, LeadLexError, RateLimitError, RetryPolicy, ServerError
-from leadlex._network.clock import Clock
+from leadlex import AsyncLeadLex, FakeClock, LeadLexError, RateLimitError, RetryPolicy, ServerError
 from leadlex._network.retry_quota import RetryQuota
 from leadlex._policy.call import IN_FLIGHT_PAUSE, MAX_RESUMABLE, last_start_of, may_repeat, may_resume, pause_before
 from leadlex._policy.failures import (
@@ -531,26 +529,6 @@ def test_quota_with_threads() -> None:
     assert quota.level == RetryQuota.CAPACITY - sum(taken) + sum(given)
 
 
-class FakeTime(Clock):
-    """Let time pass without waiting."""
-
-    def __init__(self) -> None:
-        self.slept: list[float] = []
-
-    def now(self) -> float:
-        """Return the seconds that were slept, on top of the real ones."""
-        return super().now() + sum(self.slept)
-
-    def chance(self) -> float:
-        """Return the middle."""
-        return 0.5
-
-    async def sleep(self, seconds: float) -> None:
-        """Sleep no time at all."""
-        self.slept.append(seconds)
-        await anyio.lowlevel.checkpoint()
-
-
 @pytest.mark.parametrize(
     ("answer", "worst"),
     [(error_answer(503, "internal_error"), 1.05), (error_answer(429, "rate_limited"), 1.15)],
@@ -566,16 +544,14 @@ def test_amplification(answer: bytes, worst: float) -> None:
 
     async def main() -> None:
         async with AsyncLeadLex(API_KEY, base_url=server.url) as lexi:
-            lexi._transport.clock = pretended
             for _ in range(1000):
                 with pytest.raises(LeadLexError):
                     await lexi.tasks()
 
-    pretended = FakeTime()
-    with ScriptedServer(refuse) as server, must_not_hang(60):
+    with FakeClock() as clock, ScriptedServer(refuse) as server, must_not_hang(60):
         anyio.run(main)
-        assert 1000 + len(pretended.slept) == len(server.requests) <= 1000 * worst
-    assert pretended.slept
+        assert 1000 + len(clock.sleeps) == len(server.requests) <= 1000 * worst
+    assert clock.sleeps
 
 
 @pytest.mark.parametrize(
@@ -593,16 +569,15 @@ def test_sleeps(headers: dict[str, str], slept: list[float]) -> None:
 
     async def main() -> None:
         async with AsyncLeadLex(API_KEY, base_url=server.url) as lexi:
-            lexi._transport.clock = pretended
             with pytest.raises(RateLimitError) as caught:
                 await lexi.tasks()
         wanted = headers.get("Retry-After")
         assert caught.value.retry_after == (None if wanted is None else float(wanted))
 
-    pretended = FakeTime()
-    with ScriptedServer(spoiled("get", Answer(429, code="rate_limited", headers=headers), times=3)) as server:
+    refusal = Answer(429, code="rate_limited", headers=headers)
+    with FakeClock() as clock, ScriptedServer(spoiled("get", refusal, times=3)) as server:
         anyio.run(main)
-    assert pretended.slept == slept
+    assert clock.sleeps == slept
 
 
 # How far an attempt had come ---------------------------------------------------------------------------------------

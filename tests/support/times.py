@@ -1,18 +1,16 @@
-"""A clock that a test turns: sleeps are over at once, the wall clock jumps, the machine sleeps for a day."""
+"""The public test clock, with what only these tests turn: the wall clock jumps, chance is given, sleeps are seen."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-import anyio.lowlevel
-
-from leadlex._network.clock import Clock
+from leadlex import FakeClock
 from tests.support.runners import Main, Runner
 
 
-class Turned(Clock):
-    """The real clocks, moved as the test says.
+class Turned(FakeClock):
+    """The test clock, moved further as the test says.
 
     Args:
         chance: What every throw of the dice gives.
@@ -20,31 +18,24 @@ class Turned(Clock):
     """
 
     def __init__(self, chance: float = 0.5, meanwhile: Callable[[Turned], object] | None = None) -> None:
-        self.ahead = 0.0
+        super().__init__()
         self.wall_ahead = 0.0
-        self.sleeps: list[float] = []
         self._chance = chance
         self._meanwhile = meanwhile
 
-    def now(self) -> float:
-        """Return seconds that never jump, but for those that a test adds."""
-        return super().now() + self.ahead
-
     def wall(self) -> float:
         """Return Unix seconds, wrong by as much as the test says."""
-        return super().wall() + self.ahead + self.wall_ahead
+        return super().wall() + self.wall_ahead
 
     def chance(self) -> float:
         """Return the same number each time."""
         return self._chance
 
     async def sleep(self, seconds: float) -> None:
-        """Be there at once."""
-        self.sleeps.append(seconds)
-        self.ahead += seconds
+        """Be there at once, and do what is to be done meanwhile."""
+        await super().sleep(seconds)
         if self._meanwhile is not None:
             self._meanwhile(self)
-        await anyio.lowlevel.checkpoint()
 
 
 def transport_of(lexi: Any) -> Any:
@@ -61,16 +52,15 @@ class TimedRunner(Runner):
         time: The clock.
     """
 
-    def __init__(self, runner: Runner, time: Clock) -> None:
+    def __init__(self, runner: Runner, time: FakeClock) -> None:
         self.name = runner.name
         self._runner = runner
         self._time = time
 
     def make(self, **options: Any) -> Any:
-        """Make a client and give it the clock."""
-        lexi = self._runner.make(**options)
-        transport_of(lexi).clock = self._time
-        return lexi
+        """Make a client by the clock."""
+        with self._time:
+            return self._runner.make(**options)
 
     def drive(self, main: Main[Any]) -> Any:
         """Run in the runner's way."""

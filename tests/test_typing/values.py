@@ -17,6 +17,7 @@ from leadlex import (
     ChatReply,
     Conversation,
     Done,
+    FakeClock,
     LeadLexError,
     Message,
     PermissionDeniedError,
@@ -103,6 +104,14 @@ def catch(error: LeadLexError) -> None:
             assert_type(error.clock == "idle", bool)
         case _:
             pass
+
+
+def clocks() -> None:
+    """Turn the clock of a test."""
+    with FakeClock() as clock:
+        clock.advance(3600)
+        assert_type(clock, FakeClock)
+        assert_type(clock.sleeps, list[float])
 
 
 def mistakes(reply: ChatReply, error: LeadLexError) -> None:
