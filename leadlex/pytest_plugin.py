@@ -1,17 +1,65 @@
 """Fixtures for tests of programs that use leadlex: a sandbox, a client of either kind on it, and a clock.
 
+It warns, too, of what looks into httpx, and so does not see a client that was made without `http_client`.
+
 Rule: every pytest run loads this file where leadlex is installed. The names of leadlex load when they are first used,
 which here is in a fixture.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
 
 import pytest
 
 import leadlex
 import leadlex.sandbox
+
+if TYPE_CHECKING:
+    import httpx
+
+_SANDBOXES: Final = set[str]()
+"""Where the fixtures' clients belong: that nothing else sees what they send is meant."""
+
+_BLIND: Final = set[str]()
+"""What did not see a request of this test."""
+
+
+def note_request(url: httpx.URL) -> None:
+    """Note who looks into httpx now, while a client sends past it; called by the client."""
+    if f"{url.scheme}://{url.netloc.decode()}" not in _SANDBOXES:
+        _BLIND.update(_at_work())
+
+
+def _at_work() -> Iterator[str]:
+    """Name what looks into httpx now; what was not imported does not."""
+    modules = sys.modules
+    if "vcr" in modules:
+        # A cassette puts a function of vcrpy's in this place; vcrpy itself tells nobody which cassettes are in use.
+        method = modules["httpx"].AsyncHTTPTransport.handle_async_request
+        if getattr(method, "__globals__", {}).get("__name__") == "vcr.stubs.httpx_stubs":
+            yield "vcrpy"
+    if "respx.mocks" in modules and modules["respx.mocks"].HTTPCoreMocker.routers:
+        yield "respx"
+    instrumentation = modules.get("opentelemetry.instrumentation.httpx")
+    if instrumentation and instrumentation.HTTPXClientInstrumentor().is_instrumented_by_opentelemetry:
+        yield "OpenTelemetry's httpx instrumentation"
+
+
+@pytest.hookimpl(trylast=True)  # a warning may be an error, and the fixtures are to be torn down all the same
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """Warn of what did not see a request of a test."""
+    names = " and ".join(sorted(_BLIND))
+    _BLIND.clear()
+    if names:
+        item.warn(
+            UserWarning(
+                f"Not all that a leadlex client sends on its own connections is seen by {names}: it may have reached "
+                "the service, and cost credits. Make the client with http_client=httpx.AsyncClient."
+            )
+        )
 
 
 @pytest.fixture
@@ -25,7 +73,9 @@ def leadlex_sandbox() -> Iterator[leadlex.sandbox.Sandbox]:
     except leadlex.ConfigurationError as error:
         raise pytest.fail.Exception(str(error), pytrace=False) from None
     with sandbox:
+        _SANDBOXES.add(sandbox.url)
         yield sandbox
+        _SANDBOXES.remove(sandbox.url)
 
 
 @pytest.fixture

@@ -114,6 +114,54 @@ def test_a_day_passes(lexi, leadlex_sandbox, lexi_clock):
     assert lexi_clock.sleeps == []
 """
 
+UNSEEN_TESTS = """
+import httpx
+import pytest
+import respx
+import vcr
+from leadlex import LeadLex
+from leadlex.sandbox import Sandbox
+from opentelemetry.instrumentation.httpx import HTTPXClientInstrumentor
+
+@pytest.fixture(scope="module")
+def place():
+    with Sandbox(pace=0) as sandbox:
+        yield sandbox
+
+@pytest.fixture
+def cassette(tmp_path):
+    with vcr.use_cassette(str(tmp_path / "lexi.yaml")) as cassette:
+        yield cassette
+
+def ask(place, **options):
+    with LeadLex(place.api_key, base_url=place.url, retries=0, **options) as client:
+        return client.chat("Hello").response
+
+def test_vcrpy(place, cassette):
+    assert ask(place)
+    assert not cassette
+
+def test_respx(place):
+    with respx.mock(base_url=place.url) as routes:
+        routes.post("/v1/lexi/chat").respond(json={"data": {"response": "mocked"}})
+        assert ask(place) == "mocked"
+
+def test_opentelemetry(place, cassette):
+    HTTPXClientInstrumentor().instrument()
+    assert ask(place)
+    HTTPXClientInstrumentor().uninstrument()
+
+def test_nothing_is_at_work(place):
+    assert ask(place)
+
+def test_all_is_seen(place, cassette):
+    assert ask(place, http_client=httpx.AsyncClient)
+    assert len(cassette) == 1
+
+def test_the_fixtures_are_meant_to_pass(lexi, cassette):
+    assert lexi.chat("Hello").response
+"""
+
 
 def test_the_sync_client_talks_to_the_sandbox(lexi: LeadLex, leadlex_sandbox: Sandbox) -> None:
     """`lexi` and `leadlex_sandbox` of one test are client and server of each other."""
@@ -189,6 +237,28 @@ def test_a_missing_extra_fails_the_fixture(request: pytest.FixtureRequest, monke
     fail_import("starlette", monkeypatch)
     with pytest.raises(pytest.fail.Exception, match="pip install 'leadlex"):
         request.getfixturevalue("leadlex_sandbox")
+
+
+def test_what_looks_into_httpx_is_told_of_what_it_does_not_see(pytester: pytest.Pytester) -> None:
+    """Where a recorder, a mock or a tracer is at work beside a client's own connections, a warning says what to do."""
+    pytester.makeconftest(CONFTEST)
+    pytester.makepyfile(UNSEEN_TESTS)
+    result = pytester.runpytest_subprocess("-q")
+    result.assert_outcomes(passed=6, warnings=3)
+    for test, names in (
+        ("test_vcrpy", "vcrpy"),
+        ("test_respx", "respx"),
+        ("test_opentelemetry", "OpenTelemetry's httpx instrumentation and vcrpy"),
+    ):
+        result.stdout.fnmatch_lines([f"*::{test}", f"*UserWarning: *seen by {names}: *http_client=httpx.AsyncClient."])
+
+
+def test_an_error_of_that_warning_is_the_tests(pytester: pytest.Pytester) -> None:
+    """Where warnings are errors it is the test's own, and what its fixtures opened is closed."""
+    pytester.makeconftest(CONFTEST)
+    pytester.makepyfile(UNSEEN_TESTS)
+    result = pytester.runpytest_subprocess("-q", "-W", "error:Not all that a leadlex client:UserWarning")
+    result.assert_outcomes(passed=6, errors=3)
 
 
 def test_loading_the_plugin_loads_no_client() -> None:

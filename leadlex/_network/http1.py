@@ -61,7 +61,10 @@ class HTTP1Connection:
 
     def _begin(self, answer: httpcore.Response) -> None:
         self._used = True
-        self._secure = answer.extensions["network_stream"].get_extra_info("ssl_object")
+        network = answer.extensions.get("network_stream")
+        if network is None:  # respx answered: nothing was connected
+            return
+        self._secure = network.get_extra_info("ssl_object")
         self._inner = parser_of(answer, self._inner)
         tune(self._inner)
 

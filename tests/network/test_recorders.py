@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.captures import CAPTURE_TEXT
 from tests.support.lexi import CHAT, LexiScript
-from tests.support.runners import API_KEY, SyncRunner
+from tests.support.runners import API_KEY, Runner, SyncRunner
 from tests.support.server import ScriptedServer
 
 vcr: Any = pytest.importorskip("vcr")
@@ -38,8 +38,10 @@ def test_vcrpy_records_and_plays(tmp_path: Path) -> None:
         assert played.play_count == 2
 
 
-def test_respx_answers() -> None:
-    """An answer that respx makes is taken for the service's."""
+@pytest.mark.filterwarnings("ignore:Not all that a leadlex client sends")
+@pytest.mark.parametrize("options", [SEEN, {"retries": 0}], ids=["seen", "own connections"])
+def test_respx_answers(runner: Runner, options: dict[str, Any]) -> None:
+    """An answer that respx makes is taken for the service's, also where it finds a connection of our own."""
     url = "https://leadlex.invalid"
 
     async def ask(lexi: Any) -> None:
@@ -47,4 +49,4 @@ def test_respx_answers() -> None:
 
     with respx.mock(base_url=url) as routes:
         routes.post("/v1/lexi/chat").respond(json={"data": {"response": "mocked"}})
-        SyncRunner().run(ask, base_url=url, **SEEN)
+        runner.run(ask, base_url=url, **options)
