@@ -23,7 +23,8 @@ F events, G time, H pages, I concurrency, J processes, K clocks, L hostile input
 run ends with how many rows passed.
 
 `support/` is what the tests stand on: the scripted server and its ledger (`server.py`, `lexi.py`), one scenario on
-every client (`runners.py`), clocks that are turned (`times.py`), leaks (`resources.py`); `test_support.py` tests it.
+every client (`runners.py`), clocks that are turned (`times.py`), what a process finds around it (`surroundings.py`),
+leaks (`resources.py`); `test_support.py` tests it.
 
 `python -m tests` runs all of it with the linters, `python -m tests -k name` one test, at once; what takes minutes is
 marked `heavy` and runs with `-m heavy`.

@@ -6,8 +6,7 @@ import io
 import json
 import re
 import shlex
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, NamedTuple
@@ -40,6 +39,7 @@ from tests.support.process import ServerProcess
 from tests.support.resources import must_not_hang, no_leaks
 from tests.support.runners import API_KEY, Runner
 from tests.support.server import Connection, ScriptedServer
+from tests.support.surroundings import streams
 
 QUESTION = "Who are the partners at  O'Hara & Co?"
 PLACE = CAPTURE.index(b"in the Proposal")
@@ -411,15 +411,17 @@ Run = Callable[..., Ran]
 
 
 @pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+def command(
+    monkeypatch: pytest.MonkeyPatch, environ: MutableMapping[str, str], capfd: pytest.CaptureFixture[str]
+) -> Run:
     """Run the command, with the client of a case."""
 
     def run(*words: str, url: str, case: Case | None = None, stdin: str = "") -> Ran:
         options = options_of(case) if case else {}
         monkeypatch.setattr(leadlex, "LeadLex", partial(SYNC_CLIENT, API_KEY, base_url=url, **options))
-        monkeypatch.setenv("LEADLEX_API_KEY", API_KEY)
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode()), encoding="utf-8"))
-        code = cli.main(words)
+        environ["LEADLEX_API_KEY"] = API_KEY
+        with streams(stdin=io.TextIOWrapper(io.BytesIO(stdin.encode()), encoding="utf-8")):
+            code = cli.main(words)
         out, err = capfd.readouterr()
         return Ran(code, out, err)
 

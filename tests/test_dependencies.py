@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
@@ -21,6 +22,7 @@ from tests.support.lexi import LexiScript
 from tests.support.resources import no_leaks
 from tests.support.runners import API_KEY, Runner
 from tests.support.server import ScriptedServer
+from tests.support.surroundings import packages
 
 ROOT = Path(__file__).parent.parent
 
@@ -115,12 +117,14 @@ def test_a_warm_call_looks_for_no_module(backend: str, beside: list[str]) -> Non
 
 
 @pytest.fixture
-def ancient_trio(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+def ancient_trio(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Have a trio that knows next to nothing, or where one runs in it, not what came with 0.29."""
     if runner.name == "trio":
         monkeypatch.delattr("trio.lowlevel.in_trio_run")
-    else:
-        monkeypatch.setitem(sys.modules, "trio", ModuleType("trio"))
+        yield
+        return
+    with packages(trio=ModuleType("trio")):
+        yield
 
 
 @pytest.mark.usefixtures("ancient_trio")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import MutableMapping
 from pathlib import Path
 
 import pytest
@@ -13,16 +14,16 @@ from tests import versions
 
 
 @pytest.fixture(autouse=True)
-def checks(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[str, ...]]:
+def checks(monkeypatch: pytest.MonkeyPatch, environ: MutableMapping[str, str]) -> dict[str, tuple[str, ...]]:
     """Put a quick check in the place of the real ones, and leave pytest alone with what it was given."""
-    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     found: dict[str, tuple[str, ...]] = {"says yes": ("this",)}
     monkeypatch.setattr(runner, "CHECKS", found)
     return found
 
 
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environ: MutableMapping[str, str]) -> Path:
     """Put a project of one module with one test in the place of this one."""
     (tmp_path / "pyproject.toml").write_text(
         '[tool.coverage.run]\nsource = ["counted"]\nparallel = true\npatch = ["subprocess"]\n'
@@ -33,8 +34,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "counted" / "__init__.py").write_text("CONSTANT = 1\n", "utf-8")
     write_test(tmp_path, "__import__('counted')")
     monkeypatch.setattr(runner, "ROOT", tmp_path)
-    monkeypatch.setenv("PYTEST_PLUGINS", "xdist.plugin")
-    monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)  # set where these tests are themselves counted
+    environ["PYTEST_PLUGINS"] = "xdist.plugin"
+    environ.pop("COVERAGE_PROCESS_CONFIG", None)  # set where these tests are themselves counted
     return tmp_path
 
 

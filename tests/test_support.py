@@ -2,15 +2,18 @@
 
 import contextlib
 import functools
+import importlib.util
 import json
 import re
 import resource
 import socket
 import ssl
+import sys
 import threading
 import time
 import tracemalloc
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from types import ModuleType
 from typing import Any, Self
 
 import anyio
@@ -18,7 +21,7 @@ import anyio.lowlevel
 import httpx
 import pytest
 
-from tests.support import captures, resources, runners, tls
+from tests.support import captures, resources, runners, surroundings, tls
 from tests.support.answers import answer, chunk, error_answer, head, json_answer, last_chunk, sse_head
 from tests.support.captures import CAPTURE, CAPTURE_TEXT, LONG, LONG_TEXT, cut, cuts, text_of
 from tests.support.journal import Request
@@ -1153,6 +1156,25 @@ class TestRunners:
                 threading.Timer(0.05, held.close).start()
 
         fake.drive(main)
+
+
+def test_other_surroundings() -> None:
+    """Streams and packages are others for a while, and then what they were, whether or not there were any."""
+    with surroundings.streams(stdin=None), surroundings.packages(json=None, nowhere=ModuleType("nowhere")):
+        assert sys.stdin is None
+        assert importlib.import_module("nowhere")
+        with pytest.raises(ModuleNotFoundError):
+            importlib.import_module("json")
+    assert sys.stdin is not None
+    assert importlib.import_module("json") is json
+    assert importlib.util.find_spec("nowhere") is None
+
+
+def test_a_package_that_is_not_installed() -> None:
+    """Code runs in a process of its own, which finds its arguments and lacks a package."""
+    code = "import sys; print(sys.argv[1]); import wsgiref"
+    assert surroundings.run_code(code, "a").stdout == "a\n"
+    assert surroundings.run_code(code, "a", without="wsgiref").stderr.endswith("No module named 'wsgiref'\n")
 
 
 def test_foreign_await_on_the_sync_runner() -> None:

@@ -80,7 +80,9 @@ class FakeClock(Clock):
         Raises:
             ConfigurationError: It is no number of seconds above 0.
         """
-        seconds = seconds_of(seconds, "seconds")
+        self._move(seconds_of(seconds, "seconds"))
+
+    def _move(self, seconds: float) -> None:
         with self._moving:
             self._ahead += seconds
 
@@ -99,6 +101,5 @@ class FakeClock(Clock):
     async def sleep(self, seconds: float) -> None:
         """Advance, and be there at once."""
         self.sleeps.append(seconds)
-        if seconds > 0:
-            self.advance(seconds)
+        self._move(seconds)
         await anyio.lowlevel.checkpoint()

@@ -6,7 +6,6 @@ import contextlib
 import io
 import json
 import os
-import sys
 import threading
 from collections.abc import Callable, Iterator, MutableMapping
 from typing import IO, Any, NamedTuple
@@ -15,6 +14,7 @@ import pytest
 
 from leadlex import cli
 from leadlex.sandbox import Sandbox
+from tests.support.surroundings import streams
 
 
 class Result(NamedTuple):
@@ -62,12 +62,12 @@ def piped(data: bytes) -> io.TextIOWrapper:
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+def run(capfd: pytest.CaptureFixture[str]) -> Run:
     """Run the command as a script does: stdin, stdout and stderr are no terminals."""
 
-    def run_it(*arguments: str, stdin: bytes = b"") -> Result:
-        monkeypatch.setattr(sys, "stdin", piped(stdin))
-        code = cli.main(arguments)
+    def run_it(*arguments: str, stdin: bytes = b"", **others: Any) -> Result:
+        with streams(stdin=piped(stdin), **others):
+            code = cli.main(arguments)
         out, err = capfd.readouterr()
         return Result(code, out, err)
 
@@ -130,19 +130,17 @@ def terminal() -> Iterator[Terminal]:
 
 
 @pytest.fixture
-def run_on(terminal: Terminal, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+def run_on(terminal: Terminal, environ: MutableMapping[str, str], capfd: pytest.CaptureFixture[str]) -> Run:
     """Run the command on the terminal; streams that are named go to pipes instead."""
-    monkeypatch.setenv("TERM", "xterm-256color")
-    monkeypatch.setenv("COLUMNS", "100")
-    monkeypatch.delenv("NO_COLOR", raising=False)
+    environ.update({"TERM": "xterm-256color", "COLUMNS": "100"})
+    environ.pop("NO_COLOR", None)
 
     def run_it(*arguments: str, pipes: tuple[str, ...] = ()) -> Result:
         modes = {"stdin": "r", "stdout": "w", "stderr": "w"}
-        monkeypatch.setattr(sys, "stdin", piped(b""))
-        with pytest.MonkeyPatch.context() as patch, contextlib.ExitStack() as opened:
-            for name in modes.keys() - {*pipes}:
-                patch.setattr(sys, name, opened.enter_context(terminal.open(modes[name])))
-            code = cli.main(arguments)
+        with contextlib.ExitStack() as opened:
+            shown = {name: opened.enter_context(terminal.open(modes[name])) for name in modes.keys() - {*pipes}}
+            with streams(**{"stdin": piped(b""), **shown}):
+                code = cli.main(arguments)
         terminal.close()
         out, err = capfd.readouterr()
         return Result(code, out, err)

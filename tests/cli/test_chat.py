@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import MutableMapping
 
 import pytest
@@ -162,15 +161,12 @@ def test_json_tells_what_broke_off(run: Run, sandbox: Sandbox) -> None:
 
 
 @pytest.mark.parametrize("arguments", [("chat", "Where is Jane Doe?"), ("conversations", "list")])
-def test_output_that_nobody_reads_ends_quietly(
-    arguments: tuple[str, ...], run: Run, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_output_that_nobody_reads_ends_quietly(arguments: tuple[str, ...], run: Run, sandbox: Sandbox) -> None:
     """`leadlex … | head -0` is no error of anybody: no traceback, exit code 141."""
     sandbox.add_conversation("A title")
     reader, writer = os.pipe()
     os.close(reader)
     with os.fdopen(writer, "w") as stdout:
-        monkeypatch.setattr(sys, "stdout", stdout)
-        result = run(*arguments)
+        result = run(*arguments, stdout=stdout)
     assert result.code == 141
     assert "Error" not in result.err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import socket
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import leadlex
 from leadlex import cli
 from leadlex.cli._exits import exit_code, exit_codes
 from leadlex.sandbox import Sandbox
-from tests.sandbox.test_extra import Missing, fail_import
+from tests.support.surroundings import run_code, streams
 
 from .conftest import Run
 
@@ -115,51 +116,52 @@ def test_every_error_has_a_code(kind: type[leadlex.LeadLexError]) -> None:
     assert 0 < exit_code(kind.__new__(kind)) < 11
 
 
-def test_the_commands_extra_is_asked_for(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+COMMAND = "import sys; from leadlex.cli import main; sys.exit(main(sys.argv[1:]))"
+
+
+def test_the_commands_extra_is_asked_for() -> None:
     """Without its extra the command says how to install it, and has a code of its own."""
-    fail_import("rich", monkeypatch, "leadlex.cli._commands")
-    assert cli.main(["--help"]) == 2
-    assert capfd.readouterr() == ("", "The command leadlex needs one more package: pip install 'leadlex[cli]'\n")
+    ran = run_code(COMMAND, "--help", without="rich")
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr == "The command leadlex needs one more package: pip install 'leadlex[cli]'\n"
 
 
-def test_another_missing_package_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_missing_package_is_not_hidden() -> None:
     """A broken installation is told as what it is."""
-    fail_import("attrs", monkeypatch, "leadlex.cli._commands")
-    with pytest.raises(ModuleNotFoundError, match="attrs"):
-        cli.main(["--help"])
+    ran = run_code(COMMAND, "--help", without="attrs")
+    assert ran.stderr.endswith("ModuleNotFoundError: No module named 'attrs'\n")
 
 
-def test_the_sandboxs_extra_is_asked_for(run: Run, keyless: None, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("keyless")
+def test_the_sandboxs_extra_is_asked_for() -> None:
     """`--sandbox` without its extra says how to install it."""
-    fail_import("uvicorn", monkeypatch)
-    result = run("chat", "--sandbox", "Hello")
-    assert (result.code, result.out) == (2, "")
-    assert "pip install 'leadlex[sandbox]'" in result.err
-    assert run("sandbox", "--json").error["exit_code"] == 2
+    ran = run_code(COMMAND, "chat", "--sandbox", "Hello", without="uvicorn")
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert "pip install 'leadlex[sandbox]'" in ran.stderr
+    assert json.loads(run_code(COMMAND, "sandbox", "--json", without="uvicorn").stderr)["error"]["exit_code"] == 2
 
 
-class Impatient(Missing):
-    """Be a finder while which Ctrl-C is pressed."""
+PRESSED = """
+import sys
 
-    def find_spec(self, name: str, *_: object) -> None:
-        """Stop where the module is looked for."""
-        if name == self._module:
+class Impatient:
+    def find_spec(self, name, *_):
+        if name == "leadlex.cli._commands":
             raise KeyboardInterrupt
 
+sys.meta_path.insert(0, Impatient())
+"""
 
-def test_ctrl_c_is_heard_while_it_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+
+def test_ctrl_c_is_heard_while_it_starts() -> None:
     """Ctrl-C has exit code 130 before anything has begun, too."""
-    fail_import("", monkeypatch, "leadlex.cli._commands")
-    monkeypatch.setattr(sys, "meta_path", [Impatient("", "leadlex.cli._commands"), *sys.meta_path])
-    assert cli.main(["--help"]) == 130
+    assert run_code(PRESSED + COMMAND, "--help").returncode == 130
 
 
-def test_closed_streams_are_no_error(run: Run, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_closed_streams_are_no_error(sandbox: Sandbox) -> None:
     """With stdin and stderr closed, as a daemon may have them, the answer comes all the same."""
-    monkeypatch.setattr(sys, "stdin", None)
-    monkeypatch.setattr(sys, "stderr", None)
-    monkeypatch.setattr(sys, "stdout", stdout := io.StringIO())
-    assert cli.main(["chat", "Where is Jane Doe?"]) == 0
+    with streams(stdin=None, stderr=None, stdout=(stdout := io.StringIO())):
+        assert cli.main(["chat", "Where is Jane Doe?"]) == 0
     assert stdout.getvalue().startswith("Jane Doe is currently")
 
 

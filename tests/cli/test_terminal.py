@@ -15,6 +15,7 @@ import pytest
 from leadlex import ChatReply, Done, TextDelta, Thinking, ToolStep, UnknownEvent
 from leadlex.cli._screen import Screen
 from leadlex.sandbox import Sandbox
+from tests.support.surroundings import packages, streams
 
 from .conftest import Run, Terminal
 
@@ -130,7 +131,7 @@ def test_the_question_is_asked_where_the_person_looks(run_on: Run, terminal: Ter
 
 @pytest.mark.parametrize("pipes", [("stdin",), ("stderr",)])
 def test_nobody_is_asked_who_can_not_answer(
-    pipes: tuple[str, ...], run_on: Run, terminal: Terminal, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+    pipes: tuple[str, ...], run_on: Run, terminal: Terminal, sandbox: Sandbox
 ) -> None:
     """Where stdin or stderr is no terminal, nothing is offered."""
     assert run_on("chat", SEARCH, pipes=pipes).code == 0
@@ -281,21 +282,18 @@ def test_a_system_without_readline_will_do(
     run_on: Run,
     terminal: Terminal,
     sandbox: Sandbox,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Without readline, as on Windows, or with another that knows less, lines are read all the same."""
-    monkeypatch.setitem(sys.modules, "readline", readline)
     terminal.type("Where is Jane Doe?\n\x04")
-    assert run_on("chat").code == 0
+    with packages(readline=readline):
+        assert run_on("chat").code == 0
     assert "Jane Doe is currently" in terminal.text
 
 
-def test_the_wheel_leaves_the_streams_alone(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_wheel_leaves_the_streams_alone(terminal: Terminal, environ: MutableMapping[str, str]) -> None:
     """While it turns stdout and stderr are what they were, a terminal too: rich would put its own in their place."""
-    monkeypatch.setenv("TERM", "xterm-256color")
-    with terminal.open("w") as stream:
-        monkeypatch.setattr(sys, "stdout", stream)
-        monkeypatch.setattr(sys, "stderr", stream)
+    environ["TERM"] = "xterm-256color"
+    with terminal.open("w") as stream, streams(stdout=stream, stderr=stream):
         screen = Screen()
         screen.wait("One moment…")
         assert (sys.stdout, sys.stderr) == (stream, stream)
@@ -305,16 +303,15 @@ def test_the_wheel_leaves_the_streams_alone(terminal: Terminal, monkeypatch: pyt
 
 
 def test_a_step_amid_the_answer_has_a_line_of_its_own(
-    terminal: Terminal, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    terminal: Terminal, environ: MutableMapping[str, str], capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Steps break an open line on the screen, and never the answer in a file."""
-    monkeypatch.setenv("TERM", "dumb")
-    with terminal.open("w") as stream:
-        monkeypatch.setattr(sys, "stderr", stream)
+    environ["TERM"] = "dumb"
+    with terminal.open("w") as stream, streams(stderr=stream):
         show_mixed()
         in_file = capfd.readouterr().out
-        monkeypatch.setattr(sys, "stdout", stream)
-        show_mixed()
+        with streams(stdout=stream):
+            show_mixed()
     terminal.close()
     steps = "  · a b\n", "  • x.y  failed\n", "Done.\n"
     assert in_file == "one two\n"

@@ -965,7 +965,7 @@ def test_a_hook_that_raises(runner: Runner, on: str) -> None:
 
 
 @pytest.mark.row("I16")
-def test_a_log_handler_that_raises(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_handler_that_raises(runner: Runner, caplog: pytest.LogCaptureFixture) -> None:
     """A log handler that raises does not end a stream that was paid for."""
 
     class Broken(logging.Handler):
@@ -974,14 +974,17 @@ def test_a_log_handler_that_raises(runner: Runner, monkeypatch: pytest.MonkeyPat
             raise RuntimeError("a handler's own")
 
     logger, handler = logging.getLogger("leadlex"), Broken()
-    monkeypatch.setattr(logger, "handlers", [handler])
-    monkeypatch.setattr(logger, "level", logging.DEBUG)
+    caplog.set_level(logging.DEBUG, "leadlex")
 
     async def scenario(lexi: Any) -> None:
         assert (await lexi.stream_chat("Hi").final_reply()).response == CAPTURE_TEXT
 
     with no_leaks(), lexi_server(stream_fault=Answer(503)) as server:
-        runner.run(scenario, **options(server))
+        logger.addHandler(handler)
+        try:
+            runner.run(scenario, **options(server))
+        finally:
+            logger.removeHandler(handler)
 
 
 @pytest.mark.row("I17")

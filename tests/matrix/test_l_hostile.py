@@ -11,7 +11,6 @@ import importlib.metadata
 import logging
 import pickle
 import re
-import sys
 from collections.abc import Iterator, MutableMapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from tests.support.lexi import Answer, LexiScript, Lost
 from tests.support.proxy import Proxy
 from tests.support.runners import API_KEY, AsyncRunner, Runner
 from tests.support.server import ScriptedServer
+from tests.support.surroundings import packages
 
 ONE_RUNNER = AsyncRunner("asyncio")
 PLACES = ["https://evil.example/", "http://evil.example/", "https://eu.data.leadlex.com/", "/v1/same"]
@@ -92,12 +92,12 @@ def test_tracebacks(runner: Runner, call: Call) -> None:
 
 @pytest.mark.row("L17")
 @pytest.mark.parametrize("call", CALLS)
-def test_echoes(runner: Runner, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_echoes(runner: Runner, call: Call, caplog: pytest.LogCaptureFixture) -> None:
     """A server that sends the key back, in a body or a header, finds no one who repeats it."""
     body = {"error": {"code": "invalid_key", "message": f"Bad header: Bearer {API_KEY}"}}
     echo = Answer(401, body, headers=[("X-Request-ID", f"req_{API_KEY}")])
     # httpcore logs, at DEBUG, the raw headers of an answer, which are the server's own words.
-    monkeypatch.setattr(logging.getLogger("httpcore.http11"), "disabled", True)
+    caplog.set_level(logging.INFO, "httpcore.http11")
     with ScriptedServer(spoiled(call, echo)) as server:
         seen = observe(runner, call, server)
     seen.expect(AuthenticationError, charged="no")
@@ -141,13 +141,13 @@ def test_plain_proxies(runner: Runner, environ: MutableMapping[str, str]) -> Non
         ("NO_PROXY", "[::bad"),
     ],
 )
-def test_environments(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environments(name: str, value: str, environ: MutableMapping[str, str]) -> None:
     """An environment that can't be used is refused when the client is made, in words that name the variable."""
-    monkeypatch.setenv(name, value)
-    monkeypatch.setitem(sys.modules, "socksio", None)  # what SOCKS needs is no dependency
+    environ[name] = value
     wanted = name if name != "ALL_PROXY" else "SOCKS|ALL_PROXY"
     for make in (leadlex.AsyncLeadLex, leadlex.LeadLex):
-        with pytest.raises(ConfigurationError, match=wanted) as caught:
+        # What SOCKS needs is no dependency.
+        with packages(socksio=None), pytest.raises(ConfigurationError, match=wanted) as caught:
             make(API_KEY)
         check_secrets([], caught.value)
 

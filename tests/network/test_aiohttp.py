@@ -8,7 +8,7 @@ import sys
 import textwrap
 from collections.abc import AsyncIterator, Callable, MutableMapping
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType
 from typing import Any
 
 import anyio
@@ -38,6 +38,7 @@ from tests.support.process import ServerProcess
 from tests.support.resources import must_not_hang, no_leaks
 from tests.support.runners import API_KEY, AsyncRunner, Runner, SyncRunner
 from tests.support.server import Connection, ScriptedServer, dead_port, per_connection
+from tests.support.surroundings import packages
 from tests.support.tls import authority_pem, identity
 
 RUNNERS: list[Runner] = [AsyncRunner("asyncio"), SyncRunner()]
@@ -612,13 +613,9 @@ def test_no_proxy(runner: Runner, environ: MutableMapping[str, str], proxied: Ca
         assert not proxy.connections
 
 
-def test_a_socks_proxy_is_refused(
-    runner: Runner, monkeypatch: pytest.MonkeyPatch, proxied: Callable[[str], None]
-) -> None:
+def test_a_socks_proxy_is_refused(runner: Runner, proxied: Callable[[str], None]) -> None:
     """SOCKS is unknown to aiohttp, which is said before anything is sent."""
     proxied("socks5://localhost:1")
-    package = SimpleNamespace(SOCKS5AuthMethodsRequest=None)
-    monkeypatch.setitem(sys.modules, "socksio", package)  # as if the package for SOCKS were there
     with pytest.raises(ConfigurationError, match="SOCKS") as caught:
         runner.run(_ASK["chat"], **over(base_url="https://localhost"))
     assert caught.value.charged == "no"
@@ -633,11 +630,15 @@ def test_under_trio() -> None:
         assert not server.connections
 
 
-@pytest.mark.parametrize("package", [None, SimpleNamespace(__version__="3.13.5")], ids=["missing", "too old"])
-def test_without_the_extra(package: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+OLD = ModuleType("aiohttp")
+OLD.__version__ = "3.13.5"  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("package", [None, OLD], ids=["missing", "too old"])
+def test_without_the_extra(package: ModuleType | None) -> None:
     """Where aiohttp is missing, or older than the extra's, the name is still there; calling it says what to install."""
-    monkeypatch.setitem(sys.modules, "aiohttp", package)
-    with pytest.raises(ConfigurationError, match=r"pip install 'leadlex\[aiohttp\]'"):
+    missing = pytest.raises(ConfigurationError, match=r"pip install 'leadlex\[aiohttp\]'")
+    with packages(aiohttp=package), missing:
         aiohttp_client()
 
 

@@ -71,19 +71,6 @@ def test_a_refusal_whose_body_breaks(runner: Runner) -> None:
         runner.run(scenario, base_url=server.url)
 
 
-def test_an_endless_answer_is_not_believed(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A reply that outgrows every letter a lawyer could read ends the stream, with what came."""
-    monkeypatch.setattr("leadlex._stream.MAX_TEXT", 10)
-
-    async def scenario(lexi: Any) -> None:
-        with pytest.raises(leadlex.APIResponseError, match="longer") as caught:
-            await lexi.stream_chat("Hi").final_reply()
-        assert caught.value.partial is not None
-
-    with ScriptedServer(LexiScript()) as server:
-        runner.run(scenario, base_url=server.url)
-
-
 def test_nothing_to_interrupt() -> None:
     """Closing a stream that another task is just about to open finds nothing to break, and breaks nothing."""
 

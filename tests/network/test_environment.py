@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import sys
 import threading
 from collections.abc import MutableMapping
 from pathlib import Path
@@ -22,6 +21,7 @@ from tests.support.proxy import Proxy, SocksProxy
 from tests.support.resources import no_leaks
 from tests.support.runners import API_KEY, AsyncRunner, Runner
 from tests.support.server import Connection, ScriptedServer
+from tests.support.surroundings import packages
 from tests.support.tls import authority_pem, identity
 
 ONE_RUNNER = AsyncRunner("asyncio")
@@ -58,7 +58,7 @@ def test_socks(runner: Runner, call: Call, environ: MutableMapping[str, str]) ->
         assert proxy.asked_for == [server.port]
 
 
-def test_a_silent_socks_proxy_is_hung_up_on(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_silent_socks_proxy_is_hung_up_on(runner: Runner, environ: MutableMapping[str, str]) -> None:
     """A connection that a silent SOCKS proxy never let become one is closed when the call is given up."""
 
     async def scenario(lexi: Any) -> None:
@@ -68,7 +68,7 @@ def test_a_silent_socks_proxy_is_hung_up_on(runner: Runner, monkeypatch: pytest.
         assert server.wait_for_disconnect()
 
     with ScriptedServer(Connection.stall) as server, no_leaks():
-        monkeypatch.setenv("ALL_PROXY", f"socks5://127.0.0.1:{server.port}")
+        environ["ALL_PROXY"] = f"socks5://127.0.0.1:{server.port}"
         runner.run(scenario, base_url="https://127.0.0.1:9", timeout=Timeout(total=0.2), retries=0)
 
 
@@ -130,11 +130,10 @@ def _refuse(connection: Connection) -> None:
 
 
 @pytest.mark.parametrize("package", [None, ModuleType("socksio")], ids=["missing", "too old"])
-def test_socks_without_its_package(package: ModuleType | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_socks_without_its_package(package: ModuleType | None, environ: MutableMapping[str, str]) -> None:
     """Where the package for SOCKS is missing, or too old for httpcore, it is said before anything is sent."""
-    monkeypatch.setitem(sys.modules, "socksio", package)
-    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1")
-    with pytest.raises(ConfigurationError, match=r"pip install 'httpx\[socks\]'"):
+    environ["ALL_PROXY"] = "socks5://127.0.0.1:1"
+    with packages(socksio=package), pytest.raises(ConfigurationError, match=r"pip install 'httpx\[socks\]'"):
         LeadLex(API_KEY)
 
 

@@ -64,9 +64,9 @@ def served() -> Generator[ScriptedServer]:
 
 
 @pytest.fixture
-def via(trusted: None, monkeypatch: pytest.MonkeyPatch) -> Any:
+def via(trusted: None, environ: MutableMapping[str, str]) -> Any:
     """Set the environment's proxy, once none is left of outside."""
-    return partial(monkeypatch.setenv, "HTTPS_PROXY")
+    return partial(environ.__setitem__, "HTTPS_PROXY")
 
 
 def place(server: ScriptedServer) -> str:

@@ -202,7 +202,7 @@ def test_no_thread_to_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
         assert lexi.chat("Hi").response == CHAT["response"]
 
 
-def test_no_thread_to_read_certificates(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_thread_to_read_certificates(monkeypatch: pytest.MonkeyPatch, environ: MutableMapping[str, str]) -> None:
     """Where the system gives no thread, the constructor reads the certificates itself, and refuses bad ones as ever."""
 
     def refuse(*_: object) -> None:
@@ -210,7 +210,7 @@ def test_no_thread_to_read_certificates(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(ThreadPoolExecutor, "submit", refuse)
     leadlex.AsyncLeadLex(API_KEY)
-    monkeypatch.setenv("SSL_CERT_FILE", "nowhere.pem")
+    environ["SSL_CERT_FILE"] = "nowhere.pem"
     with pytest.raises(ConfigurationError, match="SSL_CERT_FILE"):
         leadlex.AsyncLeadLex(API_KEY)
 
