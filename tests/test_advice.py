@@ -40,6 +40,7 @@ from tests.support.resources import must_not_hang, no_leaks
 from tests.support.runners import API_KEY, Runner
 from tests.support.server import Connection, ScriptedServer
 from tests.support.surroundings import streams
+from tests.support.times import TimedRunner, Turned
 
 QUESTION = "Who are the partners at  O'Hara & Co?"
 PLACE = CAPTURE.index(b"in the Proposal")
@@ -340,16 +341,16 @@ def test_a_moment_that_can_not_be_meant(first_sent: Any, words: str, *, key: boo
 
 def test_a_stream_that_waits_too_long_is_not_sent(runner: Runner) -> None:
     """A stream is sent at its first use: a key that has become too old by then is refused there."""
-    sent = datetime.now(UTC) - timedelta(hours=23) + timedelta(seconds=0.2)
+    sent, clock = datetime.now(UTC) - timedelta(hours=22), Turned()
 
     async def scenario(lexi: Any) -> None:
         stream = lexi.stream_chat(QUESTION, idempotency_key="7c9e6679-7425-40de-944b-e07fc1f90ae7", first_sent=sent)
-        await runner.sleep(0.3)
+        clock.advance(2 * 3600)
         with pytest.raises(ConfigurationError, match="more than 23 hours ago"):
             await stream.final_reply()
 
     with ScriptedServer(LexiScript()) as server:
-        runner.run(scenario, base_url=server.url)
+        TimedRunner(runner, clock).run(scenario, base_url=server.url)
         assert not server.requests
 
 

@@ -383,6 +383,17 @@ class TestServer:
                 time.sleep(0.05)
             assert ask(server).startswith(b"HTTP/1.1 200")
 
+    @BOTH
+    def test_stalls(self, make: Callable[[Script], Server]) -> None:
+        """A server tells how many of its scripts stall, in whatever process it is, and keeps those that did."""
+        with make(stall) as server:
+            assert server.stalls == 0
+            with dial(server) as first, dial(server) as second:
+                for number, client in enumerate((first, second), 1):
+                    client.sendall(b"GET / HTTP/1.1\r\n\r\n")
+                    runners.wait_until(lambda number=number: server.stalls == number)  # type: ignore[misc]
+        assert server.stalls == 2
+
     def test_same_port_again(self) -> None:
         """A server can come back on its port."""
         with ScriptedServer(hello) as first:
@@ -1146,6 +1157,20 @@ class TestRunners:
             return time.monotonic() - before
 
         assert fake.drive(main) >= 0.02
+
+    def test_until(self, fake: Runner) -> None:
+        """A scenario waits for what another thread does, and looks again and again."""
+        looks = list[bool]()
+
+        def happened() -> bool:
+            looks.append(len(looks) == 2)
+            return looks[-1]
+
+        async def main() -> None:
+            await fake.until(happened)
+
+        fake.drive(main)
+        assert looks == [False, False, True]
 
     def test_resources(self, fake: Runner) -> None:
         """A scenario checks oracle O4 in the same way on each runner."""

@@ -36,7 +36,7 @@ from tests.support.captures import CAPTURE, CAPTURE_TEXT, encode_event, reword
 from tests.support.lexi import Cut, Fault, LexiScript, Plain, Raw
 from tests.support.process import ServerProcess
 from tests.support.resources import must_not_hang, no_leaks
-from tests.support.runners import OVER_AIOHTTP, AsyncRunner, Runner, SyncRunner, drive
+from tests.support.runners import OVER_AIOHTTP, AsyncRunner, Runner, wait_until
 from tests.support.server import Connection, ScriptedServer, per_connection
 
 FIRST = "Jane Doe is currently"
@@ -131,7 +131,7 @@ def _at_text(server: ServerProcess, act: Any) -> Generator[None]:
     """Do something once the first answer stalls."""
 
     def wait() -> None:
-        drive(SyncRunner().until(lambda: server.stalls))
+        wait_until(lambda: server.stalls)
         act()
 
     thread = threading.Thread(target=wait)

@@ -431,8 +431,7 @@ def test_closing_ends_what_runs(fault: Any) -> None:
         async with anyio.create_task_group() as group:
             lexi = leadlex.AsyncLeadLex(API_KEY, **over(base_url=server.url, timeout=PATIENT))
             group.start_soon(read, lexi)
-            await anyio.to_thread.run_sync(server.wait_for_requests)
-            await anyio.sleep(0.05)
+            await AsyncRunner("asyncio").until(lambda: server.stalls)
             await lexi.aclose()
 
     async def read(lexi: Any) -> None:

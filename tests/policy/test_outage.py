@@ -15,7 +15,7 @@ from leadlex import RetryPolicy, StreamInterruptedError, Timeout, aiohttp_client
 from tests.support.captures import CAPTURE, CAPTURE_TEXT
 from tests.support.lexi import Answer, Cut, Fault, LexiScript
 from tests.support.resources import must_not_hang, no_leaks
-from tests.support.runners import AsyncRunner, Runner
+from tests.support.runners import AsyncRunner, Runner, wait_until
 from tests.support.server import ScriptedServer
 from tests.support.times import TimedRunner, Turned
 
@@ -43,8 +43,7 @@ def outage(seconds: float, streams: int = 1, place: str = "text") -> Generator[t
     after: list[ScriptedServer] = []
 
     def fail() -> None:
-        while before.stalls < streams:
-            time.sleep(0.01)
+        wait_until(lambda: before.stalls >= streams)
         before.stop()
         time.sleep(seconds)
         after.append(ScriptedServer(script, port=before.port, journal=before.journal))

@@ -41,7 +41,7 @@ from tests.support.captures import CAPTURE_TEXT, encode_stream, text_events
 from tests.support.lexi import CHAT, Answer, Cut, LexiScript
 from tests.support.process import ServerProcess
 from tests.support.resources import must_not_hang, no_leaks
-from tests.support.runners import API_KEY, Runner
+from tests.support.runners import API_KEY, Runner, wait_until
 from tests.support.server import Connection, ScriptedServer
 
 SILENT = Cut(after=220, how="stall")
@@ -81,9 +81,7 @@ def interrupt() -> Generator[Callable[[float], None]]:
 
 def wait_until_full(stream: Any) -> None:
     """Wait until no more of a stream is read ahead."""
-    with must_not_hang():
-        while stream._pump._buffer._room is None:
-            time.sleep(0.01)
+    wait_until(lambda: stream._pump._buffer._room is not None)
 
 
 def ours() -> list[threading.Thread]:
@@ -93,9 +91,7 @@ def ours() -> list[threading.Thread]:
 
 def wait_until_alone() -> None:
     """Wait until the loop of all clients has ended."""
-    with must_not_hang():
-        while current_process().thread is not None:
-            time.sleep(0.01)
+    wait_until(lambda: current_process().thread is None)
 
 
 def in_bits(connection: Connection) -> None:
@@ -498,9 +494,7 @@ def test_closed_with_words_unread() -> None:
     with no_leaks(), ScriptedServer(LexiScript()) as server, client(server) as lexi:
         stream = lexi.stream_chat("Hi")
         next(stream)
-        with must_not_hang():
-            while not stream._pump._buffer.ended:
-                time.sleep(0.01)
+        wait_until(lambda: stream._pump._buffer.ended)
         stream.close()
         with pytest.raises(StreamInterruptedError, match="closed before its end") as caught:
             next(stream)

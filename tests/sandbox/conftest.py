@@ -2,8 +2,7 @@
 
 import json
 import ssl
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -64,11 +63,3 @@ def code_of(answer: httpx.Response) -> tuple[int, str]:
     error = answer.json()["error"]
     assert set(error) == {"code", "message"}
     return answer.status_code, error["code"]
-
-
-def wait_until(happened: Callable[[], object]) -> None:
-    """Wait for something that another thread does, for ten seconds at most."""
-    deadline = time.monotonic() + 10
-    while not happened():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.005)

@@ -6,8 +6,9 @@ import httpx
 import pytest
 
 from leadlex.sandbox import Sandbox
+from tests.support.runners import wait_until
 
-from .conftest import KEY, STREAM, ask, code_of, said, stream, wait_until
+from .conftest import KEY, STREAM, ask, code_of, said, stream
 
 JANE = {"message": "Where is Jane Doe?"}
 

@@ -18,8 +18,9 @@ import pytest
 import leadlex.sandbox
 from leadlex.sandbox import Sandbox
 from leadlex.sandbox._store import Store
+from tests.support.runners import wait_until
 
-from .conftest import CEOS, STREAM, ask, client_of, code_of, wait_until
+from .conftest import CEOS, STREAM, ask, client_of, code_of
 
 JANE = {"message": "Where is Jane Doe?"}
 

@@ -9,8 +9,9 @@ import pytest
 
 from leadlex.sandbox import Charge, Sandbox
 from leadlex.sandbox import _store as store
+from tests.support.runners import wait_until
 
-from .conftest import CEOS, KEY, STREAM, client_of, code_of, said, stream, wait_until
+from .conftest import CEOS, KEY, STREAM, client_of, code_of, said, stream
 
 JANE = "Where is Jane Doe?"
 

@@ -4,8 +4,9 @@ import httpx
 import pytest
 
 from leadlex.sandbox import Charge, Sandbox
+from tests.support.runners import wait_until
 
-from .conftest import CEOS, ask, client_of, code_of, wait_until
+from .conftest import CEOS, ask, client_of, code_of
 
 PATH = "/v1/lexi/tasks"
 

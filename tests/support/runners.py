@@ -79,6 +79,11 @@ def _call(function: Callable[..., Any], *args: Any, **options: Any) -> Adapted:
     return Adapted(function(*args, **options))
 
 
+def wait_until(happened: Callable[[], object]) -> None:
+    """Wait for what a server, a thread or another process does, for ten seconds at most."""
+    drive(SyncRunner().until(happened))
+
+
 def drive(coroutine: Coroutine[Any, Any, _T]) -> _T:
     """Run a coroutine that never has to wait; `RuntimeError` if it does."""
     try:
