@@ -124,6 +124,21 @@ def test_a_page_meanwhile_is_not_obeyed(runner: Runner, asked: str) -> None:
 
 
 @pytest.mark.row("G16")
+def test_a_page_meanwhile_that_asks_for_little(runner: Runner) -> None:
+    """A page that asks for a time which the user allows gets it: whoever sent it may know when the service is back."""
+    page = Answer(503, b"<html>Down</html>", {"Content-Type": "text/html", "Retry-After": "20"}, refusal=False)
+    clock = Turned()
+
+    async def scenario(lexi: Any) -> None:
+        assert (await lexi.stream_chat("Hi").final_reply()).response == CAPTURE_TEXT
+
+    script = LexiScript(stream_fault=(Cut(PLACES["text"]), page))
+    with no_leaks(), must_not_hang(), ScriptedServer(script) as server:
+        TimedRunner(runner, clock).run(scenario, base_url=server.url)
+    assert [seconds >= 20 for seconds in clock.sleeps] == [False, True]
+
+
+@pytest.mark.row("G16")
 @pytest.mark.parametrize("place", ["thought", "text"])
 @pytest.mark.parametrize("streams", [64, 256])
 def test_all_streams_cut_at_once(streams: int, place: str) -> None:

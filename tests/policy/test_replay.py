@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from sys import getsizeof
 from typing import Any
 
@@ -61,6 +62,18 @@ class TestTranscript:
             assert KEPT // 2 < kept * size_of(event) <= KEPT
             assert (transcript.thoughts + transcript.steps, reply.response) == (2002, "a")
         assert caplog.messages == ["dropped field=thinking and tool steps of a reply, after 8 MiB"] * 3
+
+    def test_bounded_to_the_byte(self) -> None:
+        """What fills the 8 MiB is kept; one byte more is not."""
+        fits = Thinking("x" * (KEPT - size_of(Thinking(""))))
+        assert handed_out(fits).thinking == [fits.text]
+        assert handed_out(Thinking(fits.text + "x")).thinking == []
+
+    def test_extent(self) -> None:
+        """Whatever is handed out, there is more of it than before."""
+        events = [TextDelta("ab"), Thinking("a"), STEP, UnknownEvent("a", "b")] * 3
+        extents = [handed_out(*events[:shown]).extent for shown in range(len(events) + 1)]
+        assert all(less < more for less, more in itertools.pairwise(extents))
 
     def test_size(self) -> None:
         """The size of an event is about what it takes, whatever is in it."""

@@ -17,7 +17,7 @@ import pytest
 
 from leadlex import AsyncLeadLex, FakeClock, LeadLexError, RateLimitError, RetryPolicy, ServerError
 from leadlex._network.retry_quota import RetryQuota
-from leadlex._policy.call import IN_FLIGHT_PAUSE, MAX_RESUMABLE, last_start_of, may_repeat, may_resume, pause_before
+from leadlex._policy.call import last_start_of, may_repeat, may_resume, pause_before
 from leadlex._policy.failures import (
     ANY,
     REPEATS,
@@ -191,13 +191,13 @@ def test_error_events(code: str | None) -> None:
 def test_resuming(fault: FailureKind) -> None:
     """A stream that had begun is continued twice after what took its connection, and never after what it said.
 
-    What did not reach the service does not count.
+    What did not reach the service does not count. More than 8 Mi characters are never continued.
     """
     lasting = {each for each in FailureKind if not TABLE[each][2]} - UNREACHED | {FailureKind.EVENT}
     resumable = fault not in lasting
-    assert may_resume(fault, 0, 10) == may_resume(fault, 1, MAX_RESUMABLE) == resumable
+    assert may_resume(fault, 0, 10) == may_resume(fault, 1, 8 << 20) == resumable
     assert may_resume(fault, 2, 10) == (fault in UNREACHED or fault is FailureKind.IN_FLIGHT)
-    assert not may_resume(fault, 0, MAX_RESUMABLE + 1)
+    assert not may_resume(fault, 0, (8 << 20) + 1)
 
 
 def test_worse() -> None:
@@ -455,7 +455,7 @@ def test_a_hint_of_nothing_is_none(fault: FailureKind) -> None:
 
 def test_in_flight_pause() -> None:
     """A request that still runs is asked for every second at most."""
-    assert pause_before(POLICY, FailureKind.IN_FLIGHT, 0, None, 0.0) == IN_FLIGHT_PAUSE
+    assert pause_before(POLICY, FailureKind.IN_FLIGHT, 0, None, 0.0) == 1.0
 
 
 @pytest.mark.parametrize(
