@@ -33,7 +33,7 @@ from leadlex import (
 from leadlex._portal import calls, loop_thread
 from leadlex._portal.bridge import Bridge, drive
 from leadlex._portal.calls import Call, current_process
-from leadlex._portal.pump import BUFFER, BUFFER_SIZE
+from leadlex._portal.pump import BUFFER
 from leadlex._values.events import size_of
 from tests.matrix.oracles import AT_ONCE, PATIENT
 from tests.support.answers import chunk, sse_head
@@ -449,7 +449,7 @@ def test_a_slow_reader(script: Any) -> None:
 
 
 def test_a_slow_reader_of_large_events() -> None:
-    """What is read ahead is bounded in bytes too, and all of it comes once its reader goes on."""
+    """What is read ahead is 4 MiB at most, and all of it comes once its reader goes on."""
     event = b'event: thinking\ndata: {"text": "%b"}\n\n' % (b"a" * 60_000)
     stream = event * 1000 + encode_stream([*text_events("word", size=4), ("done", {"credits_remaining": 1})])
     with no_leaks(), ScriptedServer(LexiScript(stream=stream, sizes=(len(event),))) as server, client(server) as lexi:
@@ -457,8 +457,8 @@ def test_a_slow_reader_of_large_events() -> None:
         buffer = asked._pump._buffer
         next(asked)
         wait_until_full(asked)
-        assert sum(map(size_of, buffer.events)) + 70_000 >= BUFFER_SIZE
-        assert len(buffer.events) < 2 * BUFFER_SIZE / len(event)
+        # Without the one that was taken, and with all that the last read brought.
+        assert -70_000 <= sum(map(size_of, buffer.events)) - (4 << 20) <= 140_000
         assert sum(isinstance(each, leadlex.Thinking) for each in asked) == 999
         assert asked.final_reply().response == "word"
 
