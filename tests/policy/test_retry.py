@@ -705,6 +705,15 @@ def test_progress_of_an_answer() -> None:
     assert progress.address != url.removeprefix("https://")
 
 
+@pytest.mark.parametrize(
+    ("status", "fault"), [(200, FailureKind.LOST), (299, FailureKind.LOST), (300, FailureKind.PROXY)]
+)
+def test_progress_behind_a_proxy(status: int, fault: FailureKind) -> None:
+    """Any 2xx to a CONNECT is a tunnel, and nothing else is."""
+    progress = replayed([("http11.receive_response_headers.complete", {"return_value": (b"HTTP/1.1", status)})])
+    assert (progress.kind, progress.tunnels) == (fault, status < 300)
+
+
 def test_progress_without_a_trace() -> None:
     """Without a trace everything after the call into the transport may have been read by the service."""
     assert Progress(handed_over=True).kind is FailureKind.LOST
