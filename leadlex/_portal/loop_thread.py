@@ -96,7 +96,7 @@ class LoopThread:
     @property
     def is_here(self) -> bool:
         """Tell whether the caller runs in this very thread, where waiting would be for ever."""
-        return threading.get_ident() == self._ident and self._process == os.getpid()
+        return threading.get_ident() == self._ident  # a forked child never asks: it is told that no loop lives
 
     def wait_until_ready(self) -> None:
         """Wait until the loop runs.
