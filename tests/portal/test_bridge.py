@@ -348,6 +348,18 @@ def test_closing_one_of_two_clients() -> None:
         assert kept.chat("Hi").response == CHAT["response"]
 
 
+def test_a_closed_client_starts_no_thread() -> None:
+    """What is asked of a closed client is refused where it is asked: no loop begins for it."""
+    with no_leaks(), ScriptedServer(LexiScript()) as server, must_not_hang(10):
+        lexi = client(server)
+        assert lexi.chat("Hi").response == CHAT["response"]
+        lexi.close()
+        for ask in (lexi.tasks, lexi.stream_chat("Hi").final_reply):
+            with pytest.raises(ClientClosedError):
+                ask()
+            assert ours() == []
+
+
 def test_closing_that_fails() -> None:
     """What a client of the user's own raises as it is closed, is raised by `close`, and nobody else's calls end."""
 
@@ -439,7 +451,7 @@ def test_in_a_forked_child(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("script", [LexiScript(stream=MANY, sizes=(700,)), in_bits], ids=["blocks", "bits"])
 def test_a_slow_reader(script: Any) -> None:
     """A stream is read ahead only so far, and goes on when its reader does, until the last word."""
-    with no_leaks(), ScriptedServer(script) as server, client(server) as lexi:
+    with no_leaks(), ScriptedServer(script) as server, client(server) as lexi, must_not_hang():
         stream = lexi.stream_chat("Hi")
         first = next(stream)
         wait_until_full(stream)
@@ -452,7 +464,8 @@ def test_a_slow_reader_of_large_events() -> None:
     """What is read ahead is 4 MiB at most, and all of it comes once its reader goes on."""
     event = b'event: thinking\ndata: {"text": "%b"}\n\n' % (b"a" * 60_000)
     stream = event * 1000 + encode_stream([*text_events("word", size=4), ("done", {"credits_remaining": 1})])
-    with no_leaks(), ScriptedServer(LexiScript(stream=stream, sizes=(len(event),))) as server, client(server) as lexi:
+    script = LexiScript(stream=stream, sizes=(len(event),))
+    with no_leaks(), ScriptedServer(script) as server, client(server) as lexi, must_not_hang():
         asked = lexi.stream_chat("Hi")
         buffer = asked._pump._buffer
         next(asked)
@@ -480,7 +493,8 @@ def test_closing_under_a_full_buffer() -> None:
 
 def test_skipping_what_was_read_ahead() -> None:
     """The final reply of a stream that was read a little has all of it."""
-    with no_leaks(), ScriptedServer(LexiScript(stream=MANY, sizes=(700,))) as server, client(server) as lexi:
+    script = LexiScript(stream=MANY, sizes=(700,))
+    with no_leaks(), ScriptedServer(script) as server, client(server) as lexi, must_not_hang():
         stream = lexi.stream_chat("Hi")
         next(stream)
         wait_until_full(stream)
