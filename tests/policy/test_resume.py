@@ -336,6 +336,27 @@ class TestContinued:
         seen = run(runner, LexiScript(stream_fault=Cut(5)), resume=False)
         assert (seen.error, seen.text, seen.stream.resumes) == (None, CAPTURE_TEXT, 0)
 
+    def test_whom_to_ask(self, runner: Runner) -> None:
+        """The error of a stream that broke off has the metadata of its answer: support asks for the request id."""
+        seen = run(runner, LexiScript(stream_fault=Cut(PLACE)), resume=False)
+        assert type(seen.error) is StreamInterruptedError
+        assert seen.error.meta == seen.stream.meta
+        assert seen.error.request_id is not None
+
+    def test_balance(self, runner: Runner) -> None:
+        """A balance that rises is believed of a first answer, and not of a repeated one, which may be an old one."""
+        balances = list[int]()
+
+        async def scenario(lexi: Any) -> None:
+            for _ in range(3):
+                await lexi.stream_chat("Hi").final_reply()
+                balances.append(lexi.credits_remaining)
+
+        told = [Instead(encode_stream([("done", {"credits_remaining": left})])) for left in (5, 9, 20)]
+        with ScriptedServer(LexiScript(stream_fault=(*told[:2], Lost(), told[2]))) as server, no_leaks():
+            runner.run(scenario, base_url=server.url, retries=AT_ONCE)
+        assert balances == [5, 9, 9]
+
     @pytest.mark.row("G11")
     def test_twice_at_most(self, runner: Runner) -> None:
         """A stream is continued twice; then the error has its key, and with that the answer can be had later."""

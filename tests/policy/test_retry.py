@@ -706,7 +706,14 @@ def test_progress_of_an_answer() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "fault"), [(200, FailureKind.LOST), (299, FailureKind.LOST), (300, FailureKind.PROXY)]
+    ("status", "fault"),
+    [
+        (200, FailureKind.LOST),
+        (299, FailureKind.LOST),
+        (300, FailureKind.PROXY),
+        (407, FailureKind.PROXY),
+        (502, FailureKind.GATEWAY),
+    ],
 )
 def test_progress_behind_a_proxy(status: int, fault: FailureKind) -> None:
     """Any 2xx to a CONNECT is a tunnel, and nothing else is."""
