@@ -61,8 +61,7 @@ class _Buffer:
         except Exception as error:  # noqa: BLE001  # raised again in the thread that reads
             self.error = error
         finally:
-            with anyio.CancelScope(shield=True):
-                await self.stream.aclose()
+            await self.stream.aclose()
             self.end()
 
     def end(self) -> None:
