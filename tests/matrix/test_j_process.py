@@ -481,6 +481,7 @@ else:
         print(error.charged == "unknown")
     stream.close()
     lexi.close()
+    warnings.filterwarnings("always", "A ChatStream was left")  # nobody warns of a stream that was closed
     del stream, lexi
     gc.collect()
     print(time.monotonic() - began < 3)
