@@ -255,6 +255,27 @@ def test_closed_while_it_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     assert closed == [True]
 
 
+def test_a_call_that_is_cancelled_before_it_began() -> None:
+    """What is cancelled before the loop came to it never begins, so nothing is sent that nobody waits for."""
+    begun: list[str] = []
+
+    async def begin(name: str = "") -> None:
+        begun.append(name)
+
+    with no_leaks(), must_not_hang(5):
+        bridge, held = Bridge(begin), threading.Event()
+        group, call = bridge.group(), Call(begin("cancelled"))
+        bridge.call(begin("first"))
+        group.thread.run_soon(held.wait, 5)
+        group.start(call)
+        assert call.cancel()
+        held.set()
+        bridge.call(begin("last"))
+        call.abandon()
+        assert begun == ["first", "last"]
+        bridge.close()
+
+
 @pytest.mark.parametrize("used", [True, False])
 def test_a_call_that_comes_too_late(*, used: bool) -> None:
     """A call that found the loop before it ended is told that the client is closed, and does not wait for ever."""
