@@ -14,7 +14,8 @@ import httpx
 
 from ._client import AsyncLeadLex
 from ._config import DEFAULT_RETRIES, DEFAULT_TIMEOUT, UNSET, RetryPolicy, Timeout, Unset
-from ._pager import AsyncPager, T
+from ._pager import AsyncPager
+from ._policy.listing import T
 from ._portal.bridge import Batches, Bridge
 from ._portal.pump import Pump
 from ._settings import MAX_CONNECTIONS
@@ -560,9 +561,12 @@ class ChatStream:
 
 
 class Pager(Generic[T]):
-    """All items of a listing; each iteration starts again.
+    """All items of a listing, each once; each iteration starts again.
 
-    Nothing is sent before it is first used.
+    Nothing is sent before it is first used. Rows may come at the front and leave anywhere while it is read: pages are
+    then read again, at most twice as many in all, and at the end page 1 is, once. Rows that come elsewhere, or move
+    past the place that was reached, can't always be seen from here. Where the listing changes too fast to be followed,
+    `may_be_incomplete` is True, and a warning is in the log.
 
     Args:
         transport: What sends.
@@ -590,8 +594,13 @@ class Pager(Generic[T]):
     def __iter__(self) -> Iterator[T]:
         return Batches(self._bridge, self._wrapped.__aiter__())
 
+    @property
+    def may_be_incomplete(self) -> bool:
+        """Tell whether, when it was last read, rows may have been missed, since it changed faster than it was read."""
+        return self._wrapped.may_be_incomplete
+
     def pages(self) -> Iterator[Page[T]]:
-        """Iterate over the pages.
+        """Iterate over the pages; of one that is read again, what is new on it.
 
         Example:
             for page in lexi.conversations().pages():
@@ -610,6 +619,8 @@ class Pager(Generic[T]):
 
     def collect(self, limit: int | None = None) -> list[T]:
         """Return the items as a list, asking for up to 8 pages side by side.
+
+        Where rows moved meanwhile, the pages are read once more, one by one; with a limit, only where `total` told it.
 
         Args:
             limit: How many at most; only the pages needed are asked for, and never more than the quota has left.

@@ -371,7 +371,7 @@ def imports(trees: dict[str, ast.Module], body: str) -> list[str]:
     }
     for source, tree in trees.items():
         own = {node.name for node in tree.body if isinstance(node, ast.ClassDef)} & set(SOURCES)
-        wanted.setdefault(f".{source}", set()).update(own, {"T"} & used if source == "_pager" else set())
+        wanted.setdefault(f".{source}", set()).update(own)
         for module, name in _imported(tree):
             if RENAMED.get(name, name) in used and name not in SOURCES:
                 wanted.setdefault(module, set()).add(RENAMED.get(name, name))
