@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, overload
 
 import httpx
 
@@ -127,6 +127,17 @@ class AsyncLeadLex:
         client._closing.append(sandbox.stop)  # its own class
         return client
 
+    # The typed form first: editors complete its keys, and checkers say which are known.
+    @overload
+    async def chat(
+        self, message: str, *, conversation_id: str | None = None, context: ChatContext | None = None
+    ) -> ChatReply: ...
+
+    @overload
+    async def chat(
+        self, message: str, *, conversation_id: str | None = None, context: Mapping[str, Any]
+    ) -> ChatReply: ...
+
     async def chat(
         self,
         message: str,
@@ -142,7 +153,7 @@ class AsyncLeadLex:
         Args:
             message: What to ask.
             conversation_id: The conversation to go on with.
-            context: CRM records that the question is about; see `ChatContext`.
+            context: CRM records that the question is about: the keys of `ChatContext`, or of your own.
 
         Raises:
             LeadLexError: `charged` says whether it cost credits. After `unknown`, look in the conversation for the
@@ -160,6 +171,30 @@ class AsyncLeadLex:
             del message, context  # a traceback that shows locals must not show what was asked
         return await self._transport.send(operation)
 
+    @overload
+    def stream_chat(
+        self,
+        message: str,
+        *,
+        conversation_id: str | None = None,
+        context: StreamContext | None = None,
+        allow_tools: bool = True,
+        idempotency_key: str | None = None,
+        first_sent: datetime | None = None,
+    ) -> AsyncChatStream: ...
+
+    @overload
+    def stream_chat(
+        self,
+        message: str,
+        *,
+        conversation_id: str | None = None,
+        context: Mapping[str, Any],
+        allow_tools: bool = True,
+        idempotency_key: str | None = None,
+        first_sent: datetime | None = None,
+    ) -> AsyncChatStream: ...
+
     def stream_chat(
         self,
         message: str,
@@ -175,7 +210,7 @@ class AsyncLeadLex:
         Args:
             message: What to ask, at most 12,000 characters.
             conversation_id: The conversation to go on with.
-            context: CRM records that the question is about; see `StreamContext`.
+            context: CRM records that the question is about: the keys of `StreamContext`, or of your own.
             allow_tools: Whether Lexi may use the CRM's tools.
             idempotency_key: A UUID; that of an earlier, broken call asks again from the first word, free of charge.
             first_sent: When that key was first sent, an aware datetime, as on that call's error or stream; more than
@@ -364,7 +399,8 @@ class AsyncLeadLex:
 
         Args:
             conversation_id: The conversation to go on with; None begins a new one.
-            context: Given with every message.
+            context: Given with every message: to `chat` and to `stream_chat` what each of them takes, and keys of your
+                own.
 
         Raises:
             ConfigurationError: An argument can't be used.

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Generic, Self
+from typing import Any, Generic, Self, overload
 
 import httpx
 
@@ -124,6 +124,18 @@ class LeadLex:
         wrapped = AsyncLeadLex.sandbox()
         return cls._of(wrapped, Bridge(wrapped.aclose))
 
+    @overload
+    def chat(
+        self,
+        message: str,
+        *,
+        conversation_id: str | None = None,
+        context: ChatContext | None = None,
+    ) -> ChatReply: ...
+
+    @overload
+    def chat(self, message: str, *, conversation_id: str | None = None, context: Mapping[str, Any]) -> ChatReply: ...
+
     def chat(
         self,
         message: str,
@@ -139,7 +151,7 @@ class LeadLex:
         Args:
             message: What to ask.
             conversation_id: The conversation to go on with.
-            context: CRM records that the question is about; see `ChatContext`.
+            context: CRM records that the question is about: the keys of `ChatContext`, or of your own.
 
         Raises:
             LeadLexError: `charged` says whether it cost credits. After `unknown`, look in the conversation for the
@@ -157,6 +169,30 @@ class LeadLex:
             del message, context
         return self._bridge.call(twin)
 
+    @overload
+    def stream_chat(
+        self,
+        message: str,
+        *,
+        conversation_id: str | None = None,
+        context: StreamContext | None = None,
+        allow_tools: bool = True,
+        idempotency_key: str | None = None,
+        first_sent: datetime | None = None,
+    ) -> ChatStream: ...
+
+    @overload
+    def stream_chat(
+        self,
+        message: str,
+        *,
+        conversation_id: str | None = None,
+        context: Mapping[str, Any],
+        allow_tools: bool = True,
+        idempotency_key: str | None = None,
+        first_sent: datetime | None = None,
+    ) -> ChatStream: ...
+
     def stream_chat(
         self,
         message: str,
@@ -172,7 +208,7 @@ class LeadLex:
         Args:
             message: What to ask, at most 12,000 characters.
             conversation_id: The conversation to go on with.
-            context: CRM records that the question is about; see `StreamContext`.
+            context: CRM records that the question is about: the keys of `StreamContext`, or of your own.
             allow_tools: Whether Lexi may use the CRM's tools.
             idempotency_key: A UUID; that of an earlier, broken call asks again from the first word, free of charge.
             first_sent: When that key was first sent, an aware datetime, as on that call's error or stream; more than
@@ -348,7 +384,8 @@ class LeadLex:
 
         Args:
             conversation_id: The conversation to go on with; None begins a new one.
-            context: Given with every message.
+            context: Given with every message: to `chat` and to `stream_chat` what each of them takes, and keys of your
+                own.
 
         Raises:
             ConfigurationError: An argument can't be used.
@@ -637,7 +674,7 @@ class Thread:
     Args:
         transport: What sends.
         conversation_id: The conversation to go on with; None begins a new one.
-        context: Given with every message.
+        context: Given with every message: to `chat` and to `stream_chat` what each of them takes, and keys of your own.
 
     Raises:
         StreamBusyError: A second message before the first has told the new conversation's id.

@@ -80,10 +80,10 @@ class TestThreads:
             runner.run(scenario, base_url=server.url, retries=0)
 
     def test_chat(self, runner: Runner) -> None:
-        """The first reply tells the id, and every later message carries it, and the thread's context."""
+        """The first reply tells the id, which every later message carries, with what its endpoint takes of the context."""
 
         async def scenario(lexi: Any) -> None:
-            thread = lexi.thread(context={"list_id": "list_1"})
+            thread = lexi.thread(context={"list_id": "list_1", "deal_id": "deal_1", "own": 1})
             assert thread.conversation_id is None
             assert (await thread.chat("One")).conversation_id == thread.conversation_id == "conv-uuid"
             await thread.chat("Two")
@@ -92,12 +92,23 @@ class TestThreads:
         with ScriptedServer(LexiScript()) as server, no_leaks():
             runner.run(scenario, base_url=server.url)
             assert bodies(server) == [
-                {"message": "One", "context": {"list_id": "list_1"}},
-                {"message": "Two", "context": {"list_id": "list_1", "conversation_id": "conv-uuid"}},
+                {"message": "One", "context": {"list_id": "list_1", "own": 1}},
+                {"message": "Two", "context": {"list_id": "list_1", "own": 1, "conversation_id": "conv-uuid"}},
             ]
             [stream] = bodies(server, "stream")
             assert stream["conversation_id"] == "conv-uuid"
-            assert stream["context"] == {"list_id": "list_1"}
+            assert stream["context"] == {"deal_id": "deal_1", "own": 1}
+
+    def test_bad_context(self, runner: Runner) -> None:
+        """A context that is no mapping is refused when it would be sent."""
+
+        async def scenario(lexi: Any) -> None:
+            with pytest.raises(ConfigurationError, match="context must be a mapping"):
+                await lexi.thread(context=["list_id"]).chat("Hi")
+
+        with ScriptedServer(LexiScript()) as server, no_leaks():
+            runner.run(scenario, base_url=server.url)
+            assert not server.requests
 
     def test_stream(self, runner: Runner) -> None:
         """A stream tells the id with its first piece of text, also where it is gone before anybody asks."""

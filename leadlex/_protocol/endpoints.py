@@ -69,7 +69,7 @@ _WITHOUT_ID: Final = (CHAT, STREAM_CHAT, CONVERSATIONS, TASKS)
 def chat(message: object, *, conversation_id: object, context: object) -> Operation[ChatReply]:
     """Describe `POST /v1/lexi/chat`."""
     text = message_of(message)
-    entries = context_of(context)
+    entries = context_of(context, "chat")
     continued = conversation_of(conversation_id, entries)
     if continued is not None:
         entries = {**entries, "conversation_id": continued}
@@ -108,7 +108,7 @@ def stream_chat(
 ) -> Operation[None]:
     """Describe `POST /v1/lexi/chat/stream`."""
     text = message_of(message, MAX_STREAM_MESSAGE)
-    entries = context_of(context)
+    entries = context_of(context, "stream_chat")
     continued = conversation_of(conversation_id, entries)
     key = new_idempotency_key() if idempotency_key is None else idempotency_key_of(idempotency_key)
     sent = None if first_sent is None else first_sent_of(first_sent, idempotency_key, now)
