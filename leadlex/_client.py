@@ -298,7 +298,7 @@ class AsyncLeadLex:
         Args:
             id: Its id.
             include_tool_steps: Whether the records of tools come too.
-            limit: The most recent messages, 1 to 1000.
+            limit: How many of the most recent messages, 1 to 1000; `may_have_more` tells whether as many came.
 
         Raises:
             NotFoundError: There is none of that id.

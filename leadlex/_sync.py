@@ -289,7 +289,7 @@ class LeadLex:
         Args:
             id: Its id.
             include_tool_steps: Whether the records of tools come too.
-            limit: The most recent messages, 1 to 1000.
+            limit: How many of the most recent messages, 1 to 1000; `may_have_more` tells whether as many came.
 
         Raises:
             NotFoundError: There is none of that id.
@@ -744,12 +744,12 @@ class Thread:
             del message
         return ChatStream(twin, self._bridge)
 
-    def history(self, *, include_tool_steps: bool = False, limit: int = 200) -> list[Message]:
+    def history(self, *, include_tool_steps: bool = False, limit: int = 1000) -> list[Message]:
         """Return the messages of the conversation; none before it has begun.
 
         Args:
             include_tool_steps: Whether the records of tools come with them.
-            limit: The most recent ones, 1 to 1000.
+            limit: How many of the most recent ones, 1 to 1000, which is all that the service gives.
 
         Example:
             messages = lexi.thread("conv_01HY1").history(limit=50)

@@ -115,12 +115,12 @@ class AsyncThread:
         self._first, self._transcript = weakref.ref(reading), reading.transcript
         return AsyncChatStream(reading)
 
-    async def history(self, *, include_tool_steps: bool = False, limit: int = 200) -> list[Message]:
+    async def history(self, *, include_tool_steps: bool = False, limit: int = 1000) -> list[Message]:
         """Return the messages of the conversation; none before it has begun.
 
         Args:
             include_tool_steps: Whether the records of tools come with them.
-            limit: The most recent ones, 1 to 1000.
+            limit: How many of the most recent ones, 1 to 1000, which is all that the service gives.
 
         Example:
             messages = await lexi.thread("conv_01HY1").history(limit=50)

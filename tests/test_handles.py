@@ -80,7 +80,7 @@ class TestThreads:
             runner.run(scenario, base_url=server.url, retries=0)
 
     def test_chat(self, runner: Runner) -> None:
-        """The first reply tells the id, which every later message carries, with what its endpoint takes of the context."""
+        """The first reply tells the id; every later message carries it, and what its endpoint takes of the context."""
 
         async def scenario(lexi: Any) -> None:
             thread = lexi.thread(context={"list_id": "list_1", "deal_id": "deal_1", "own": 1})
@@ -224,6 +224,20 @@ class TestThreads:
         for name in ("asyncio", "trio"):
             with ScriptedServer(LexiScript(stream_fault=Cut(0, "stall"))) as server, no_leaks():
                 AsyncRunner(name).run(scenario, base_url=server.url)
+
+    def test_whether_there_is_more(self, runner: Runner) -> None:
+        """A conversation that has as many messages as were asked for may have more; a thread asks for all there are."""
+
+        async def scenario(lexi: Any) -> None:
+            count = len((await lexi.conversation("conv_01HY1")).messages)
+            for limit, more in ((count - 1, True), (count, True), (count + 1, False)):
+                found = await lexi.conversation("conv_01HY1", limit=limit)
+                assert found.may_have_more is more, limit
+            await lexi.thread("conv_01HY1").history()
+
+        with ScriptedServer(LexiScript()) as server, no_leaks():
+            runner.run(scenario, base_url=server.url)
+            assert [request.query["limit"] for request in server.requests][::4] == ["200", "1000"]
 
     def test_history(self, runner: Runner) -> None:
         """The history is the conversation's messages; before it has begun there are none, and nothing is asked."""

@@ -167,6 +167,8 @@ class Conversation(Value):
         context: The CRM records it is about.
         archived: Whether it is archived.
         created_at: When it began.
+        may_have_more: Whether as many messages came as were asked for (`limit`), and so earlier ones may be missing;
+            None where it came from no answer. It takes no part in equality.
         meta: How the answer arrived.
         extra: Fields beyond the contract, and what could not be read, as sent.
     """
@@ -177,6 +179,7 @@ class Conversation(Value):
     context: EntityContext = EntityContext()
     archived: bool = False
     created_at: datetime | None = None
+    may_have_more: bool | None = field(default=None, eq=False, repr=False)
     meta: Meta = meta_field()
     extra: Mapping[str, Any] = extra_field()
 

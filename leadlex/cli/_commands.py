@@ -37,6 +37,8 @@ environment:
   NO_COLOR          no colours
 """
 
+_LISTED: Final = "list conversations, your own and not archived, the latest first"
+
 _STATUSES: Final = ("pending", "approved", "dismissed", "completed", "failed")
 
 
@@ -127,21 +129,22 @@ def _add_chat(commands: Group) -> None:
 
 
 def _add_conversations(commands: Group) -> None:
-    listing = _command(commands, "list", _conversations.list_conversations, "list conversations, the latest first")
+    listing = _command(commands, "list", _conversations.list_conversations, _LISTED)
     listing.add_argument("--search", metavar="WORDS", help="those with these words in title or messages")
     listing.add_argument("--user", metavar="ID", help="those of another user")
     listing.add_argument("--contact", metavar="ID", help="those about a contact")
     listing.add_argument("--deal", metavar="ID", help="those about a deal")
     listing.add_argument("--archived", action="store_true", help="archived ones too")
     listing.add_argument("--limit", type=_count, default=50, metavar="N", help="how many at most (default: 50)")
-    for name, run_it, words in (
-        ("show", _conversations.show, "show a conversation, the oldest message first"),
-        ("export", _conversations.export, "write a conversation as Markdown"),
+    for name, run_it, limit, words in (
+        ("show", _conversations.show, 200, "show a conversation, the oldest message first"),
+        ("export", _conversations.export, _conversations.MOST, "write a conversation as Markdown"),
     ):
         one = _command(commands, name, run_it, words)
         one.add_argument("id", metavar="ID", help="the conversation")
         one.add_argument("--tool-steps", action="store_true", help="with what Lexi's tools gave")
-        one.add_argument("--limit", type=int, default=200, metavar="N", help="the latest messages (default: 200)")
+        told = f"the latest messages, at most {_conversations.MOST:,} (default: {limit:,})"
+        one.add_argument("--limit", type=int, default=limit, metavar="N", help=told)
 
 
 def _add_tasks(commands: Group) -> None:
