@@ -75,7 +75,10 @@ def _run(arguments: Sequence[str], out: Output) -> int:
 
 
 def _tame_streams() -> None:
-    """Let no stream that is closed, and no text that can't be read or written, end in a traceback."""
+    """Let no stream that is closed, and no text that can't be read or written, end in a traceback.
+
+    A terminal has an encoding of its own; files and pipes get UTF-8, whatever that is.
+    """
     # What is not UTF-8 becomes lone surrogates, as in arguments (PEP 383), and those leadlex refuses by name.
     handlers = {"stdin": "surrogateescape", "stdout": "backslashreplace", "stderr": "backslashreplace"}
     for name, errors in handlers.items():
@@ -83,7 +86,8 @@ def _tame_streams() -> None:
         if stream is None:  # closed by the caller, as `>&-` does
             setattr(sys, name, io.StringIO())
         elif isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors=errors)
+            of_its_own = stream is sys.stdin or stream.isatty()
+            stream.reconfigure(errors=errors, encoding=None if of_its_own else "utf-8")
 
 
 def _discard_output() -> None:
