@@ -114,7 +114,7 @@ class AsyncLeadLex:
         """Start a sandbox (offline, free, invented data) and return a client of it; both close together.
 
         Raises:
-            ConfigurationError: The extra is missing: `pip install 'leadlex[sandbox]'`.
+            ConfigurationError: The extra `sandbox` is missing.
 
         Example:
             async with leadlex.AsyncLeadLex.sandbox() as lexi:
@@ -212,7 +212,8 @@ class AsyncLeadLex:
             conversation_id: The conversation to go on with.
             context: CRM records that the question is about: the keys of `StreamContext`, or of your own.
             allow_tools: Whether Lexi may use the CRM's tools.
-            idempotency_key: A UUID; that of an earlier, broken call asks again from the first word, free of charge.
+            idempotency_key: A UUID; that of an earlier call asks the same again, from the first word, and is not
+                charged again within 24 hours.
             first_sent: When that key was first sent, an aware datetime, as on that call's error or stream; more than
                 23 hours later nothing is sent, since the service may have forgotten the key and charge again.
 
@@ -327,7 +328,7 @@ class AsyncLeadLex:
         return await self._transport.send(endpoints.tasks(status=status))
 
     async def approve_task(self, id: str) -> TaskDecision:  # noqa: A002  # the contract's word
-        """Let Lexi carry out a task; it may cost credits and is never repeated.
+        """Let Lexi carry out a task; it may cost credits, and is not repeated once it may have reached the service.
 
         Args:
             id: The task, as in `reply.task_id`.
@@ -426,7 +427,7 @@ class AsyncLeadLex:
         """Call any other endpoint of the API, with the same key, retries and errors.
 
         Args:
-            method: GET (repeated where that is safe), POST, PUT, PATCH or DELETE (never).
+            method: GET (repeated as a listing is), POST, PUT, PATCH or DELETE (as `chat` is).
             path: The path under the base URL, percent-encoded.
             json: The body.
             params: The query.

@@ -115,7 +115,7 @@ class LeadLex:
         """Start a sandbox (offline, free, invented data) and return a client of it; both close together.
 
         Raises:
-            ConfigurationError: The extra is missing: `pip install 'leadlex[sandbox]'`.
+            ConfigurationError: The extra `sandbox` is missing.
 
         Example:
             with leadlex.LeadLex.sandbox() as lexi:
@@ -210,7 +210,8 @@ class LeadLex:
             conversation_id: The conversation to go on with.
             context: CRM records that the question is about: the keys of `StreamContext`, or of your own.
             allow_tools: Whether Lexi may use the CRM's tools.
-            idempotency_key: A UUID; that of an earlier, broken call asks again from the first word, free of charge.
+            idempotency_key: A UUID; that of an earlier call asks the same again, from the first word, and is not
+                charged again within 24 hours.
             first_sent: When that key was first sent, an aware datetime, as on that call's error or stream; more than
                 23 hours later nothing is sent, since the service may have forgotten the key and charge again.
 
@@ -317,7 +318,7 @@ class LeadLex:
         return self._bridge.call(self._wrapped.tasks(status=status))
 
     def approve_task(self, id: str) -> TaskDecision:  # noqa: A002  # the contract's word
-        """Let Lexi carry out a task; it may cost credits and is never repeated.
+        """Let Lexi carry out a task; it may cost credits, and is not repeated once it may have reached the service.
 
         Args:
             id: The task, as in `reply.task_id`.
@@ -412,7 +413,7 @@ class LeadLex:
         """Call any other endpoint of the API, with the same key, retries and errors.
 
         Args:
-            method: GET (repeated where that is safe), POST, PUT, PATCH or DELETE (never).
+            method: GET (repeated as a listing is), POST, PUT, PATCH or DELETE (as `chat` is).
             path: The path under the base URL, percent-encoded.
             json: The body.
             params: The query.
@@ -726,7 +727,7 @@ class Thread:
         Args:
             message: What to ask, at most 12,000 characters.
             allow_tools: Whether Lexi may use the CRM's tools.
-            idempotency_key: A UUID; that of an earlier, broken call asks again without paying again.
+            idempotency_key: A UUID; see the client's `stream_chat`.
             first_sent: When that key was first sent, an aware datetime; see the client's `stream_chat`.
 
         Example:

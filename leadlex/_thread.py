@@ -89,7 +89,7 @@ class AsyncThread:
         Args:
             message: What to ask, at most 12,000 characters.
             allow_tools: Whether Lexi may use the CRM's tools.
-            idempotency_key: A UUID; that of an earlier, broken call asks again without paying again.
+            idempotency_key: A UUID; see the client's `stream_chat`.
             first_sent: When that key was first sent, an aware datetime; see the client's `stream_chat`.
 
         Example:

@@ -93,7 +93,7 @@ def test_a_missing_extra_is_told_in_one_line(pytester: pytest.Pytester) -> None:
     pytester.makepyfile("def test_it(lexi): ...")
     result = pytester.runpytest_subprocess("-q")
     result.assert_outcomes(errors=1)
-    result.stdout.fnmatch_lines(["*pip install 'leadlex?sandbox?'*"])
+    result.stdout.fnmatch_lines(["*pip install '.?sandbox?'*"])
     result.stdout.no_fnmatch_line("*Traceback*")
     result.stdout.no_fnmatch_line("*another exception*")
     result.stdout.no_fnmatch_line("*pytest_plugin.py:*")
@@ -102,7 +102,7 @@ def test_a_missing_extra_is_told_in_one_line(pytester: pytest.Pytester) -> None:
 def test_a_missing_extra_fails_the_fixture(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """The fixture fails rather than skips: a suite that lost its sandbox must not look green."""
     fail_import("starlette", monkeypatch)
-    with pytest.raises(pytest.fail.Exception, match="pip install 'leadlex"):
+    with pytest.raises(pytest.fail.Exception, match=r"pip install '\.\[sandbox"):
         request.getfixturevalue("leadlex_sandbox")
 
 

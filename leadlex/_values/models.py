@@ -30,7 +30,7 @@ _EPOCH = datetime.fromtimestamp(0, UTC)
 
 
 class ChatContext(TypedDict, total=False):
-    """The keys that `chat` takes as `context`; others go through.
+    """The keys that `chat` takes as `context`; those of your own go through, those of `stream_chat` are refused.
 
     Source: `POST /v1/lexi/chat`, `ChatRequest.context`.
     """
@@ -41,7 +41,7 @@ class ChatContext(TypedDict, total=False):
 
 
 class StreamContext(TypedDict, total=False):
-    """The keys that `stream_chat` takes as `context`; others go through.
+    """The keys that `stream_chat` takes as `context`; those of your own go through, those of `chat` are refused.
 
     Source: `POST /v1/lexi/chat/stream`, `StreamRequest.context`.
     """

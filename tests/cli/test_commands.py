@@ -120,7 +120,10 @@ def test_the_commands_extra_is_asked_for(monkeypatch: pytest.MonkeyPatch, capfd:
     """Without its extra the command says how to install it, and has a code of its own."""
     fail_import("rich", monkeypatch, "leadlex.cli._commands")
     assert cli.main(["--help"]) == 2
-    assert capfd.readouterr() == ("", "The command leadlex needs one more package: pip install 'leadlex[cli]'\n")
+    assert capfd.readouterr() == (
+        "",
+        "The command leadlex needs the extra cli. In a clone of leadlex: pip install '.[cli]'\n",
+    )
 
 
 def test_another_missing_package_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,7 +138,7 @@ def test_the_sandboxs_extra_is_asked_for(run: Run, keyless: None, monkeypatch: p
     fail_import("uvicorn", monkeypatch)
     result = run("chat", "--sandbox", "Hello")
     assert (result.code, result.out) == (2, "")
-    assert "pip install 'leadlex[sandbox]'" in result.err
+    assert "pip install '.[sandbox]'" in result.err
     assert run("sandbox", "--json").error["exit_code"] == 2
 
 

@@ -378,7 +378,7 @@ def test_a_server_that_does_not_read(runner: Runner, call: Call) -> None:
         assert (caught.value.clock, caught.value.charged) == ("write", "unknown")
 
 
-_MUCH = {"page": "x" * 8_000_000}
+_MUCH = {"own": "x" * 8_000_000}
 _ask_much: dict[Call, Callable[[Any], Any]] = {
     "chat": lambda lexi: lexi.chat("Hi", context=_MUCH),
     "stream": lambda lexi: lexi.stream_chat("Hi", context=_MUCH).final_reply(),
@@ -637,7 +637,7 @@ def test_under_trio() -> None:
 def test_without_the_extra(package: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where aiohttp is missing, or older than the extra's, the name is still there; calling it says what to install."""
     monkeypatch.setitem(sys.modules, "aiohttp", package)
-    with pytest.raises(ConfigurationError, match=r"pip install 'leadlex\[aiohttp\]'"):
+    with pytest.raises(ConfigurationError, match=r"pip install '\.\[aiohttp\]'"):
         aiohttp_client()
 
 
