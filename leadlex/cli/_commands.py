@@ -128,7 +128,9 @@ def _add_chat(commands: Group) -> None:
     chat = _command(commands, "chat", _chat.chat, "ask Lexi one message, or have a conversation")
     chat.add_argument("message", nargs="?", help="what to ask; without it a conversation, or what stdin has")
     chat.add_argument("--conversation", metavar="ID", help="go on with this conversation")
-    chat.add_argument("--idempotency-key", metavar="KEY", help="ask again what broke off, without paying again")
+    chat.add_argument(
+        "--idempotency-key", metavar="KEY", help="ask the same again within 24 hours, without paying again"
+    )
     chat.add_argument("--first-sent", type=_moment, metavar="TIME", help="when that key was first sent, as it was told")
 
 
