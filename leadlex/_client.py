@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, overload
 
 import httpx
 
@@ -116,7 +116,7 @@ class AsyncLeadLex:
         """Start a sandbox (offline, free, invented data) and return a client of it; both close together.
 
         Raises:
-            ConfigurationError: The extra is missing: `pip install 'leadlex[sandbox]'`.
+            ConfigurationError: The extra `sandbox` is missing.
 
         Example:
             async with leadlex.AsyncLeadLex.sandbox() as lexi:
@@ -128,6 +128,17 @@ class AsyncLeadLex:
         client = cls(sandbox.api_key, base_url=sandbox.url)
         client._closing.append(sandbox.stop)  # its own class
         return client
+
+    # The typed form first: editors complete its keys, and checkers say which are known.
+    @overload
+    async def chat(
+        self, message: str, *, conversation_id: str | None = None, context: ChatContext | None = None
+    ) -> ChatReply: ...
+
+    @overload
+    async def chat(
+        self, message: str, *, conversation_id: str | None = None, context: Mapping[str, Any]
+    ) -> ChatReply: ...
 
     async def chat(
         self,
@@ -144,7 +155,7 @@ class AsyncLeadLex:
         Args:
             message: What to ask.
             conversation_id: The conversation to go on with.
-            context: CRM records that the question is about; see `ChatContext`.
+            context: CRM records that the question is about: the keys of `ChatContext`, or of your own.
 
         Raises:
             LeadLexError: `charged` says whether it cost credits. After `unknown`, look in the conversation for the
@@ -162,6 +173,30 @@ class AsyncLeadLex:
             del message, context  # a traceback that shows locals must not show what was asked
         return await self._transport.send(operation)
 
+    @overload
+    def stream_chat(
+        self,
+        message: str,
+        *,
+        conversation_id: str | None = None,
+        context: StreamContext | None = None,
+        allow_tools: bool = True,
+        idempotency_key: str | None = None,
+        first_sent: datetime | None = None,
+    ) -> AsyncChatStream: ...
+
+    @overload
+    def stream_chat(
+        self,
+        message: str,
+        *,
+        conversation_id: str | None = None,
+        context: Mapping[str, Any],
+        allow_tools: bool = True,
+        idempotency_key: str | None = None,
+        first_sent: datetime | None = None,
+    ) -> AsyncChatStream: ...
+
     def stream_chat(
         self,
         message: str,
@@ -177,9 +212,10 @@ class AsyncLeadLex:
         Args:
             message: What to ask, at most 12,000 characters.
             conversation_id: The conversation to go on with.
-            context: CRM records that the question is about; see `StreamContext`.
+            context: CRM records that the question is about: the keys of `StreamContext`, or of your own.
             allow_tools: Whether Lexi may use the CRM's tools.
-            idempotency_key: A UUID; that of an earlier, broken call asks again from the first word, free of charge.
+            idempotency_key: A UUID; that of an earlier call asks the same again, from the first word, and is not
+                charged again within 24 hours.
             first_sent: When that key was first sent, an aware datetime, as on that call's error or stream; more than
                 23 hours later nothing is sent, since the service may have forgotten the key and charge again.
 
@@ -265,7 +301,7 @@ class AsyncLeadLex:
         Args:
             id: Its id.
             include_tool_steps: Whether the records of tools come too.
-            limit: The most recent messages, 1 to 1000.
+            limit: How many of the most recent messages, 1 to 1000; `may_have_more` tells whether as many came.
 
         Raises:
             NotFoundError: There is none of that id.
@@ -294,7 +330,7 @@ class AsyncLeadLex:
         return await self._transport.send(endpoints.tasks(status=status))
 
     async def approve_task(self, id: str) -> TaskDecision:  # noqa: A002  # the contract's word
-        """Let Lexi carry out a task; it may cost credits and is never repeated.
+        """Let Lexi carry out a task; it may cost credits, and is not repeated once it may have reached the service.
 
         Args:
             id: The task, as in `reply.task_id`.
@@ -366,7 +402,8 @@ class AsyncLeadLex:
 
         Args:
             conversation_id: The conversation to go on with; None begins a new one.
-            context: Given with every message.
+            context: Given with every message: to `chat` and to `stream_chat` what each of them takes, and keys of your
+                own.
 
         Raises:
             ConfigurationError: An argument can't be used.
@@ -392,7 +429,7 @@ class AsyncLeadLex:
         """Call any other endpoint of the API, with the same key, retries and errors.
 
         Args:
-            method: GET (repeated where that is safe), POST, PUT, PATCH or DELETE (never).
+            method: GET (repeated as a listing is), POST, PUT, PATCH or DELETE (as `chat` is).
             path: The path under the base URL, percent-encoded.
             json: The body.
             params: The query.

@@ -1,25 +1,4 @@
-"""Everything that can go wrong, as one tree.
-
-```
-LeadLexError
-├─ ConfigurationError            also ValueError; nothing was sent
-├─ ClientClosedError             also RuntimeError
-├─ StreamBusyError               also RuntimeError; two readers on one stream
-├─ APIConnectionError            no usable answer
-│  └─ APITimeoutError            .clock names which of the timeouts
-├─ APIResponseError              an answer that can't be used
-├─ StreamInterruptedError        broke off after it began, and was not continued
-│  └─ StreamDivergedError        the continuation differs from what was handed out
-├─ PaginationError               a listing that makes no progress
-├─ WebhookVerificationError
-└─ APIStatusError
-   ├─ BadRequestError 400        AuthenticationError 401      InsufficientCreditsError 402
-   ├─ PermissionDeniedError 403  NotFoundError 404
-   ├─ ConflictError 409
-   │  └─ IdempotencyError 409, 422
-   ├─ RateLimitError 429
-   └─ ServerError 5xx
-```
+"""Everything that can go wrong, as one tree, which `LeadLexError` draws.
 
 Rule: an error makes its own message, says whether the call was charged and what to do, and never shows the key or a
 message's text; what a server said is shown with its control characters escaped.
@@ -109,7 +88,26 @@ def _told(attempts: Sequence[Attempt]) -> list[dict[str, Any]]:
 
 
 class LeadLexError(Exception):
-    """The base of all errors that leadlex raises.
+    """The base of all errors that leadlex raises, which are one tree.
+
+        LeadLexError
+        ├─ ConfigurationError            also ValueError; nothing was sent
+        ├─ ClientClosedError             also RuntimeError
+        ├─ StreamBusyError               also RuntimeError; two readers on one stream
+        ├─ APIConnectionError            no usable answer
+        │  └─ APITimeoutError            .clock names which of the timeouts
+        ├─ APIResponseError              an answer that can't be used
+        ├─ StreamInterruptedError        broke off after it began, and was not continued
+        │  └─ StreamDivergedError        the continuation differs from what was handed out
+        ├─ PaginationError               a listing that makes no progress
+        ├─ WebhookVerificationError
+        └─ APIStatusError
+           ├─ BadRequestError 400        AuthenticationError 401      InsufficientCreditsError 402
+           ├─ PermissionDeniedError 403  NotFoundError 404
+           ├─ ConflictError 409
+           │  └─ IdempotencyError 409, 422
+           ├─ RateLimitError 429
+           └─ ServerError 5xx
 
     Attributes:
         charged: Whether the call cost credits: `no`, `yes`, or `unknown` where an answer was lost.

@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Generic, Self
+from typing import Any, Generic, Self, overload
 
 import httpx
 
 from ._client import AsyncLeadLex
 from ._config import DEFAULT_RETRIES, DEFAULT_TIMEOUT, UNSET, RetryPolicy, Timeout, Unset
-from ._pager import AsyncPager, T
+from ._pager import AsyncPager
+from ._policy.listing import T
 from ._portal.bridge import Batches, Bridge
 from ._portal.pump import Pump
 from ._settings import MAX_CONNECTIONS
@@ -114,7 +115,7 @@ class LeadLex:
         """Start a sandbox (offline, free, invented data) and return a client of it; both close together.
 
         Raises:
-            ConfigurationError: The extra is missing: `pip install 'leadlex[sandbox]'`.
+            ConfigurationError: The extra `sandbox` is missing.
 
         Example:
             with leadlex.LeadLex.sandbox() as lexi:
@@ -122,6 +123,18 @@ class LeadLex:
         """
         wrapped = AsyncLeadLex.sandbox()
         return cls._of(wrapped, Bridge(wrapped.aclose))
+
+    @overload
+    def chat(
+        self,
+        message: str,
+        *,
+        conversation_id: str | None = None,
+        context: ChatContext | None = None,
+    ) -> ChatReply: ...
+
+    @overload
+    def chat(self, message: str, *, conversation_id: str | None = None, context: Mapping[str, Any]) -> ChatReply: ...
 
     def chat(
         self,
@@ -138,7 +151,7 @@ class LeadLex:
         Args:
             message: What to ask.
             conversation_id: The conversation to go on with.
-            context: CRM records that the question is about; see `ChatContext`.
+            context: CRM records that the question is about: the keys of `ChatContext`, or of your own.
 
         Raises:
             LeadLexError: `charged` says whether it cost credits. After `unknown`, look in the conversation for the
@@ -156,6 +169,30 @@ class LeadLex:
             del message, context
         return self._bridge.call(twin)
 
+    @overload
+    def stream_chat(
+        self,
+        message: str,
+        *,
+        conversation_id: str | None = None,
+        context: StreamContext | None = None,
+        allow_tools: bool = True,
+        idempotency_key: str | None = None,
+        first_sent: datetime | None = None,
+    ) -> ChatStream: ...
+
+    @overload
+    def stream_chat(
+        self,
+        message: str,
+        *,
+        conversation_id: str | None = None,
+        context: Mapping[str, Any],
+        allow_tools: bool = True,
+        idempotency_key: str | None = None,
+        first_sent: datetime | None = None,
+    ) -> ChatStream: ...
+
     def stream_chat(
         self,
         message: str,
@@ -171,9 +208,10 @@ class LeadLex:
         Args:
             message: What to ask, at most 12,000 characters.
             conversation_id: The conversation to go on with.
-            context: CRM records that the question is about; see `StreamContext`.
+            context: CRM records that the question is about: the keys of `StreamContext`, or of your own.
             allow_tools: Whether Lexi may use the CRM's tools.
-            idempotency_key: A UUID; that of an earlier, broken call asks again from the first word, free of charge.
+            idempotency_key: A UUID; that of an earlier call asks the same again, from the first word, and is not
+                charged again within 24 hours.
             first_sent: When that key was first sent, an aware datetime, as on that call's error or stream; more than
                 23 hours later nothing is sent, since the service may have forgotten the key and charge again.
 
@@ -252,7 +290,7 @@ class LeadLex:
         Args:
             id: Its id.
             include_tool_steps: Whether the records of tools come too.
-            limit: The most recent messages, 1 to 1000.
+            limit: How many of the most recent messages, 1 to 1000; `may_have_more` tells whether as many came.
 
         Raises:
             NotFoundError: There is none of that id.
@@ -280,7 +318,7 @@ class LeadLex:
         return self._bridge.call(self._wrapped.tasks(status=status))
 
     def approve_task(self, id: str) -> TaskDecision:  # noqa: A002  # the contract's word
-        """Let Lexi carry out a task; it may cost credits and is never repeated.
+        """Let Lexi carry out a task; it may cost credits, and is not repeated once it may have reached the service.
 
         Args:
             id: The task, as in `reply.task_id`.
@@ -347,7 +385,8 @@ class LeadLex:
 
         Args:
             conversation_id: The conversation to go on with; None begins a new one.
-            context: Given with every message.
+            context: Given with every message: to `chat` and to `stream_chat` what each of them takes, and keys of your
+                own.
 
         Raises:
             ConfigurationError: An argument can't be used.
@@ -374,7 +413,7 @@ class LeadLex:
         """Call any other endpoint of the API, with the same key, retries and errors.
 
         Args:
-            method: GET (repeated where that is safe), POST, PUT, PATCH or DELETE (never).
+            method: GET (repeated as a listing is), POST, PUT, PATCH or DELETE (as `chat` is).
             path: The path under the base URL, percent-encoded.
             json: The body.
             params: The query.
@@ -560,9 +599,12 @@ class ChatStream:
 
 
 class Pager(Generic[T]):
-    """All items of a listing; each iteration starts again.
+    """All items of a listing, each once; each iteration starts again.
 
-    Nothing is sent before it is first used.
+    Nothing is sent before it is first used. Rows may come at the front and leave anywhere while it is read: pages are
+    then read again, at most twice as many in all, and at the end page 1 is, once. Rows that come elsewhere, or move
+    past the place that was reached, can't always be seen from here. Where the listing changes too fast to be followed,
+    `may_be_incomplete` is True, and a warning is in the log.
 
     Args:
         transport: What sends.
@@ -590,8 +632,13 @@ class Pager(Generic[T]):
     def __iter__(self) -> Iterator[T]:
         return Batches(self._bridge, self._wrapped.__aiter__())
 
+    @property
+    def may_be_incomplete(self) -> bool:
+        """Tell whether, when it was last read, rows may have been missed, since it changed faster than it was read."""
+        return self._wrapped.may_be_incomplete
+
     def pages(self) -> Iterator[Page[T]]:
-        """Iterate over the pages.
+        """Iterate over the pages; of one that is read again, what is new on it.
 
         Example:
             for page in lexi.conversations().pages():
@@ -611,6 +658,8 @@ class Pager(Generic[T]):
     def collect(self, limit: int | None = None) -> list[T]:
         """Return the items as a list, asking for up to 8 pages side by side.
 
+        Where rows moved meanwhile, the pages are read once more, one by one; with a limit, only where `total` told it.
+
         Args:
             limit: How many at most; only the pages needed are asked for, and never more than the quota has left.
 
@@ -626,7 +675,7 @@ class Thread:
     Args:
         transport: What sends.
         conversation_id: The conversation to go on with; None begins a new one.
-        context: Given with every message.
+        context: Given with every message: to `chat` and to `stream_chat` what each of them takes, and keys of your own.
 
     Raises:
         StreamBusyError: A second message before the first has told the new conversation's id.
@@ -678,7 +727,7 @@ class Thread:
         Args:
             message: What to ask, at most 12,000 characters.
             allow_tools: Whether Lexi may use the CRM's tools.
-            idempotency_key: A UUID; that of an earlier, broken call asks again without paying again.
+            idempotency_key: A UUID; see the client's `stream_chat`.
             first_sent: When that key was first sent, an aware datetime; see the client's `stream_chat`.
 
         Example:
@@ -696,12 +745,12 @@ class Thread:
             del message
         return ChatStream(twin, self._bridge)
 
-    def history(self, *, include_tool_steps: bool = False, limit: int = 200) -> list[Message]:
+    def history(self, *, include_tool_steps: bool = False, limit: int = 1000) -> list[Message]:
         """Return the messages of the conversation; none before it has begun.
 
         Args:
             include_tool_steps: Whether the records of tools come with them.
-            limit: The most recent ones, 1 to 1000.
+            limit: How many of the most recent ones, 1 to 1000, which is all that the service gives.
 
         Example:
             messages = lexi.thread("conv_01HY1").history(limit=50)

@@ -1,6 +1,7 @@
 """A conversation that remembers its id.
 
-Rule: a thread adds the id and nothing else; every call is the client's.
+Rule: a thread adds the id, leaves out of its context what the endpoint does not know, and nothing else; every call is
+the client's.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from ._errors import StreamBusyError
 from ._network.transport import Transport
 from ._policy.transcript import Transcript
 from ._protocol import endpoints
+from ._protocol.arguments import own_part
 from ._protocol.operation import Operation
 from ._stream import AsyncChatStream, Reading
 from ._values.models import ChatReply, Message
@@ -25,7 +27,7 @@ class AsyncThread:
     Args:
         transport: What sends.
         conversation_id: The conversation to go on with; None begins a new one.
-        context: Given with every message.
+        context: Given with every message: to `chat` and to `stream_chat` what each of them takes, and keys of your own.
 
     Raises:
         StreamBusyError: A second message before the first has told the new conversation's id.
@@ -67,7 +69,9 @@ class AsyncThread:
             reply = await lexi.thread().chat("Summarize my pipeline")
         """
         try:
-            operation = endpoints.chat(message, conversation_id=self._free_id(), context=self._context())
+            operation = endpoints.chat(
+                message, conversation_id=self._free_id(), context=own_part(self._context(), "chat")
+            )
         finally:
             del message  # a traceback that shows locals must not show what was asked
         return await self._learn(operation)
@@ -85,7 +89,7 @@ class AsyncThread:
         Args:
             message: What to ask, at most 12,000 characters.
             allow_tools: Whether Lexi may use the CRM's tools.
-            idempotency_key: A UUID; that of an earlier, broken call asks again without paying again.
+            idempotency_key: A UUID; see the client's `stream_chat`.
             first_sent: When that key was first sent, an aware datetime; see the client's `stream_chat`.
 
         Example:
@@ -96,7 +100,7 @@ class AsyncThread:
             operation = endpoints.stream_chat(
                 message,
                 conversation_id=self._id_under(idempotency_key),
-                context=self._context(),
+                context=own_part(self._context(), "stream_chat"),
                 allow_tools=allow_tools,
                 idempotency_key=idempotency_key,
                 first_sent=first_sent,
@@ -111,12 +115,12 @@ class AsyncThread:
         self._first, self._transcript = weakref.ref(reading), reading.transcript
         return AsyncChatStream(reading)
 
-    async def history(self, *, include_tool_steps: bool = False, limit: int = 200) -> list[Message]:
+    async def history(self, *, include_tool_steps: bool = False, limit: int = 1000) -> list[Message]:
         """Return the messages of the conversation; none before it has begun.
 
         Args:
             include_tool_steps: Whether the records of tools come with them.
-            limit: The most recent ones, 1 to 1000.
+            limit: How many of the most recent ones, 1 to 1000, which is all that the service gives.
 
         Example:
             messages = await lexi.thread("conv_01HY1").history(limit=50)

@@ -66,7 +66,7 @@ def pytest_runtest_teardown(item: pytest.Item) -> None:
 def leadlex_sandbox() -> Iterator[leadlex.sandbox.Sandbox]:
     """Start a sandbox for one test: offline and free, it answers at once and forgets everything afterwards.
 
-    Needs the extra: `pip install 'leadlex[sandbox]'`.
+    Needs the extra `sandbox`; in a clone of leadlex: `pip install '.[sandbox]'`.
     """
     try:
         sandbox = leadlex.sandbox.Sandbox(pace=0, task_seconds=0)

@@ -6,6 +6,7 @@ import copy
 import inspect
 import json
 import pickle
+import re
 import socket
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -41,7 +42,6 @@ from leadlex import (
     StreamDivergedError,
     StreamInterruptedError,
     WebhookVerificationError,
-    _errors,
 )
 from leadlex._errors import Fact, TimeoutName, status_error_class
 from leadlex.sandbox import Sandbox
@@ -139,9 +139,16 @@ def test_the_tree_is_as_documented() -> None:
 
 
 def test_the_tree_is_drawn_whole() -> None:
-    """The picture in the docstring of the errors' module has every class."""
-    drawn = _errors.__doc__ or ""
-    assert [kind.__name__ for kind in PARENTS if kind.__name__ not in drawn] == []
+    """`help(leadlex.LeadLexError)` has every class, below the one it is derived from."""
+    drawn = re.findall(r"^ {8}([ │├└─]*)(.*)$", LeadLexError.__doc__ or "", flags=re.MULTILINE)
+    path, seen = [LeadLexError], {LeadLexError}
+    for signs, words in drawn[1:]:
+        for name in re.findall(r"\b[A-Z]\w+Error\b", words.split("also")[0]):
+            kind, depth = getattr(leadlex, name), len(signs) // 3
+            assert kind.__bases__[0] is path[depth - 1]
+            path[depth:] = [kind]
+            seen.add(kind)
+    assert seen == {*PARENTS}
 
 
 @pytest.mark.parametrize("kind", PARENTS)

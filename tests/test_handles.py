@@ -80,10 +80,10 @@ class TestThreads:
             runner.run(scenario, base_url=server.url, retries=0)
 
     def test_chat(self, runner: Runner) -> None:
-        """The first reply tells the id, and every later message carries it, and the thread's context."""
+        """The first reply tells the id; every later message carries it, and what its endpoint takes of the context."""
 
         async def scenario(lexi: Any) -> None:
-            thread = lexi.thread(context={"list_id": "list_1"})
+            thread = lexi.thread(context={"list_id": "list_1", "deal_id": "deal_1", "own": 1})
             assert thread.conversation_id is None
             assert (await thread.chat("One")).conversation_id == thread.conversation_id == "conv-uuid"
             await thread.chat("Two")
@@ -92,12 +92,23 @@ class TestThreads:
         with ScriptedServer(LexiScript()) as server, no_leaks():
             runner.run(scenario, base_url=server.url)
             assert bodies(server) == [
-                {"message": "One", "context": {"list_id": "list_1"}},
-                {"message": "Two", "context": {"list_id": "list_1", "conversation_id": "conv-uuid"}},
+                {"message": "One", "context": {"list_id": "list_1", "own": 1}},
+                {"message": "Two", "context": {"list_id": "list_1", "own": 1, "conversation_id": "conv-uuid"}},
             ]
             [stream] = bodies(server, "stream")
             assert stream["conversation_id"] == "conv-uuid"
-            assert stream["context"] == {"list_id": "list_1"}
+            assert stream["context"] == {"deal_id": "deal_1", "own": 1}
+
+    def test_bad_context(self, runner: Runner) -> None:
+        """A context that is no mapping is refused when it would be sent."""
+
+        async def scenario(lexi: Any) -> None:
+            with pytest.raises(ConfigurationError, match="context must be a mapping"):
+                await lexi.thread(context=["list_id"]).chat("Hi")
+
+        with ScriptedServer(LexiScript()) as server, no_leaks():
+            runner.run(scenario, base_url=server.url)
+            assert not server.requests
 
     def test_stream(self, runner: Runner) -> None:
         """A stream tells the id with its first piece of text, also where it is gone before anybody asks."""
@@ -214,6 +225,20 @@ class TestThreads:
             with ScriptedServer(LexiScript(stream_fault=Cut(0, "stall"))) as server, no_leaks():
                 AsyncRunner(name).run(scenario, base_url=server.url)
 
+    def test_whether_there_is_more(self, runner: Runner) -> None:
+        """A conversation that has as many messages as were asked for may have more; a thread asks for all there are."""
+
+        async def scenario(lexi: Any) -> None:
+            count = len((await lexi.conversation("conv_01HY1")).messages)
+            for limit, more in ((count - 1, True), (count, True), (count + 1, False)):
+                found = await lexi.conversation("conv_01HY1", limit=limit)
+                assert found.may_have_more is more, limit
+            await lexi.thread("conv_01HY1").history()
+
+        with ScriptedServer(LexiScript()) as server, no_leaks():
+            runner.run(scenario, base_url=server.url)
+            assert [request.query["limit"] for request in server.requests][::4] == ["200", "1000"]
+
     def test_history(self, runner: Runner) -> None:
         """The history is the conversation's messages; before it has begun there are none, and nothing is asked."""
 
@@ -255,7 +280,7 @@ class TestPagers:
         listing, ids = Listing(stable(25), total=25), [row["id"] for row in rows(*range(1, 26))]
         with ScriptedServer(listing) as server, no_leaks():
             runner.run(scenario, base_url=server.url)
-        assert sorted(listing.asked) == sorted([1, 2, 3] * 6 + [1, 1])
+        assert sorted(listing.asked) == sorted([1, 2, 3, 1] * 6 + [1, 1])
 
     def test_ended(self, runner: Runner) -> None:
         """An iterator at its end stays there, and asks no more."""

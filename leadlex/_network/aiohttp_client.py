@@ -33,7 +33,9 @@ def aiohttp_client(*, max_connections: int = MANY) -> httpx.AsyncClient:
         lexi = leadlex.AsyncLeadLex(http_client=leadlex.aiohttp_client)
     """
     if not _is_installed():
-        raise ConfigurationError("aiohttp_client needs an extra: pip install 'leadlex[aiohttp]'.")
+        raise ConfigurationError(
+            "aiohttp_client needs the extra aiohttp. In a clone of leadlex: pip install '.[aiohttp]'"
+        )
     from .aiohttp_transport import SessionTransport  # noqa: PLC0415  # an extra, loaded when it is used
 
     transport = SessionTransport(tls_context(), max_connections)

@@ -195,6 +195,19 @@ def drops(method: Method) -> bool:
     return set(written(method)) <= {ast.unparse(target) for target in deleted}
 
 
+def overloaded(_: ast.ClassDef, method: Method) -> list[str] | None:
+    """Render one of several signatures of a method."""
+    if not _is_overload(method):
+        return None
+    lines = head(method)
+    lines[-1] += " ..."
+    return lines
+
+
+def _is_overload(method: Method) -> bool:
+    return _decorator(method) == "overload" and [ast.unparse(step) for step in method.body] == ["..."]
+
+
 def coroutine(kind: ast.ClassDef, method: Method) -> list[str] | None:
     """Render `async def`."""
     if not isinstance(method, ast.AsyncFunctionDef) or method.name.startswith("__"):
@@ -296,6 +309,7 @@ def making(kind: ast.ClassDef, method: Method) -> list[str] | None:
 
 
 _METHODS: tuple[Callable[[ast.ClassDef, Method], list[str] | None], ...] = (
+    overloaded,
     making,
     dunder,
     class_method,
@@ -330,6 +344,8 @@ def _is_plain(method: Method) -> bool:
     typed = all(arg.annotation for arg in (*arguments.args[1:], *arguments.kwonlyargs))
     if arguments.vararg or arguments.kwarg or arguments.posonlyargs or not (typed and method.returns):
         return False
+    if _is_overload(method):
+        return True
     if isinstance(method, ast.AsyncFunctionDef):
         yields = any(isinstance(node, ast.Yield) for node in ast.walk(method))
         return not (yields or method.decorator_list)
@@ -338,7 +354,7 @@ def _is_plain(method: Method) -> bool:
 
 def _is_discreet(method: Method) -> bool:
     """Tell whether no frame of a method holds what people wrote while it waits."""
-    return method.name.startswith("__") or drops(method)
+    return method.name.startswith("__") or _is_overload(method) or drops(method)
 
 
 # The file ----------------------------------------------------------------------------------------------------------
@@ -381,7 +397,7 @@ def imports(trees: dict[str, ast.Module], body: str) -> list[str]:
     }
     for source, tree in trees.items():
         own = {node.name for node in tree.body if isinstance(node, ast.ClassDef)} & set(SOURCES)
-        wanted.setdefault(f".{source}", set()).update(own, {"T"} & used if source == "_pager" else set())
+        wanted.setdefault(f".{source}", set()).update(own)
         for module, name in _imported(tree):
             if RENAMED.get(name, name) in used and name not in SOURCES:
                 wanted.setdefault(module, set()).add(RENAMED.get(name, name))

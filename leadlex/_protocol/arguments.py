@@ -12,6 +12,7 @@ from typing import Any, Final
 from urllib.parse import quote, urlencode
 
 from leadlex._errors import refuse
+from leadlex._values.models import ChatContext, StreamContext
 from leadlex._values.structure import WireError
 
 from .json_text import dumps
@@ -106,12 +107,34 @@ def conversation_of(argument: object, context: Mapping[str, Any]) -> str | None:
     return ids.pop() if ids else None
 
 
-def context_of(value: object) -> dict[str, Any]:
+def context_of(value: object, endpoint: str) -> dict[str, Any]:
+    """Check the context of an endpoint: a key that only the other one knows would be passed over without a word."""
     if value is None:
         return {}
     if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
         refuse("context", "a mapping with str keys", type(value).__name__)
-    return {name: item for name, item in value.items() if item is not None}
+    entries = {name: item for name, item in value.items() if item is not None}
+    foreign = [name for name in entries if name in _FOREIGN[endpoint]]
+    if foreign:
+        known = ", ".join(_CONTEXTS[endpoint].__annotations__)
+        refuse("context", f"made of what {endpoint} takes ({known}) or of keys of your own", ", ".join(foreign))
+    return entries
+
+
+_CONTEXTS: Final = {"chat": ChatContext, "stream_chat": StreamContext}
+
+_KNOWN: Final = {name for kind in _CONTEXTS.values() for name in kind.__annotations__}
+
+_FOREIGN: Final = {
+    endpoint: _KNOWN - kind.__annotations__.keys() - {"conversation_id"} for endpoint, kind in _CONTEXTS.items()
+}
+
+
+def own_part(context: object, endpoint: str) -> object:
+    """Leave out of a context for both endpoints what only the other one knows."""
+    if not isinstance(context, Mapping):
+        return context
+    return {name: item for name, item in context.items() if name not in _FOREIGN[endpoint]}
 
 
 def body_of(value: object, argument: str) -> bytes:

@@ -69,7 +69,7 @@ _WITHOUT_ID: Final = (CHAT, STREAM_CHAT, CONVERSATIONS, TASKS)
 def chat(message: object, *, conversation_id: object, context: object) -> Operation[ChatReply]:
     """Describe `POST /v1/lexi/chat`."""
     text = message_of(message)
-    entries = context_of(context)
+    entries = context_of(context, "chat")
     continued = conversation_of(conversation_id, entries)
     if continued is not None:
         entries = {**entries, "conversation_id": continued}
@@ -108,7 +108,7 @@ def stream_chat(
 ) -> Operation[None]:
     """Describe `POST /v1/lexi/chat/stream`."""
     text = message_of(message, MAX_STREAM_MESSAGE)
-    entries = context_of(context)
+    entries = context_of(context, "stream_chat")
     continued = conversation_of(conversation_id, entries)
     key = new_idempotency_key() if idempotency_key is None else idempotency_key_of(idempotency_key)
     sent = None if first_sent is None else first_sent_of(first_sent, idempotency_key, now)
@@ -197,14 +197,15 @@ def at_page(listing: Operation[Page[T]], page: int) -> Operation[Page[T]]:
 
 def conversation(id: object, *, include_tool_steps: object, limit: object) -> Operation[Conversation]:  # noqa: A002  # API
     """Describe `GET /v1/lexi/conversations/{id}`."""
-    given = {"limit": str(whole(limit, "limit", 1, MAX_MESSAGES))}
+    most = whole(limit, "limit", 1, MAX_MESSAGES)
+    given = {"limit": str(most)}
     if boolean_of(include_tool_steps, "include_tool_steps"):
         given["include_tool_steps"] = "true"
     return Operation(
         name="conversation",
         method="GET",
         path=f"{CONVERSATIONS}/{segment_of(id)}",
-        read=_reader(Conversation),
+        read=_read_conversation(most),
         names_something=True,
         query=urlencode(given),
         permission="read:ai",
@@ -288,6 +289,17 @@ def _carrying(meta: Meta, value: T) -> T:
 
 
 _read_reply: Final = _reader(ChatReply)
+
+_read_any_conversation: Final = _reader(Conversation)
+
+
+def _read_conversation(limit: int) -> Callable[[Any, Meta], Conversation]:
+    def read(answer: Any, meta: Meta) -> Conversation:  # noqa: ANN401  # JSON
+        conversation = _read_any_conversation(answer, meta)
+        return evolve(conversation, may_have_more=len(conversation.messages) >= limit)
+
+    return read
+
 
 _read_any_decision: Final = _reader(TaskDecision)
 

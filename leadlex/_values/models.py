@@ -30,7 +30,7 @@ _EPOCH = datetime.fromtimestamp(0, UTC)
 
 
 class ChatContext(TypedDict, total=False):
-    """The keys that `chat` takes as `context`; others go through.
+    """The keys that `chat` takes as `context`; those of your own go through, those of `stream_chat` are refused.
 
     Source: `POST /v1/lexi/chat`, `ChatRequest.context`.
     """
@@ -41,7 +41,7 @@ class ChatContext(TypedDict, total=False):
 
 
 class StreamContext(TypedDict, total=False):
-    """The keys that `stream_chat` takes as `context`; others go through.
+    """The keys that `stream_chat` takes as `context`; those of your own go through, those of `chat` are refused.
 
     Source: `POST /v1/lexi/chat/stream`, `StreamRequest.context`.
     """
@@ -167,6 +167,8 @@ class Conversation(Value):
         context: The CRM records it is about.
         archived: Whether it is archived.
         created_at: When it began.
+        may_have_more: Whether as many messages came as were asked for (`limit`), and so earlier ones may be missing;
+            None where it came from no answer. It takes no part in equality.
         meta: How the answer arrived.
         extra: Fields beyond the contract, and what could not be read, as sent.
     """
@@ -177,6 +179,7 @@ class Conversation(Value):
     context: EntityContext = EntityContext()
     archived: bool = False
     created_at: datetime | None = None
+    may_have_more: bool | None = field(default=None, eq=False, repr=False)
     meta: Meta = meta_field()
     extra: Mapping[str, Any] = extra_field()
 

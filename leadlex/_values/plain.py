@@ -1,7 +1,7 @@
 """The plain form of values: what JSON can hold, for logs, tables, queues and web frameworks.
 
 Rule: a value's plain form has the contract's field names and beside them what the service sent beyond the contract, so
-that it reads as an answer does; how it arrived (`meta`) is left out.
+that it reads as an answer does; how it arrived (`meta`, `may_have_more`) is left out.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Final, Self, cast
 
 from attrs import AttrsInstance, fields
 
-BESIDE: Final = ("meta", "extra")
+BESIDE: Final = ("meta", "extra", "may_have_more")
 """Fields that a plain form does not have: how a value arrived, and what stands beside its fields."""
 
 

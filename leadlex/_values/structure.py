@@ -25,7 +25,7 @@ from leadlex._logging import record
 
 from .events import Done, StreamEvent, TextDelta, Thinking, ToolStep, UnknownEvent
 from .models import ConversationSummary, Page
-from .plain import copied
+from .plain import BESIDE, copied
 
 T = TypeVar("T")
 
@@ -145,7 +145,7 @@ def _at(place: str, value: Any, kind: Any) -> Any:  # noqa: ANN401  # JSON
 
 
 def _hook(kind: type[Any]) -> Callable[[Any, Any], Any]:
-    fields = [field for field in attrs.fields(kind) if field.name not in ("meta", "extra")]
+    fields = [field for field in attrs.fields(kind) if field.name not in BESIDE]
     known = frozenset(field.name for field in fields)
     side = frozenset(field.name for field in fields if field.default is not attrs.NOTHING)
     # The API has one listing.
@@ -179,6 +179,7 @@ def _at_least(least: int) -> Callable[[Any, Any], int]:
 
 _OVERRIDES: Final = {
     "meta": override(omit=True),
+    "may_have_more": override(omit=True),
     # The other half of its last character may come with the next one.
     "delta": override(struct_hook=_raw_text),
     "per_page": override(struct_hook=_at_least(1)),

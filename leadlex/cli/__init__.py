@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if error.name != "rich":
             raise
-        sys.stderr.write("The command leadlex needs one more package: pip install 'leadlex[cli]'\n")
+        sys.stderr.write("The command leadlex needs the extra cli. In a clone of leadlex: pip install '.[cli]'\n")
         return 2
     except KeyboardInterrupt:
         return 130

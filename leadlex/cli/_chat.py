@@ -15,7 +15,7 @@ from typing import Final
 import leadlex
 
 from ._output import Output, Stopped
-from ._prompt import edit_lines, read_line, remember
+from ._prompt import edit_lines, read_all, read_line, remember
 from ._session import connect, is_sandbox
 from ._tasks import decide, pending_tasks
 
@@ -29,7 +29,7 @@ def chat(options: Namespace, out: Output) -> None:
     """Ask one message, from the command line or from stdin, or go on until Ctrl-D."""
     message, options.piped = options.message, False
     if message is None and (options.json or not sys.stdin.isatty()):
-        message, options.piped = sys.stdin.read(), True
+        message, options.piped = read_all(), True
     with connect(options, out) as client:
         talk = Talk(client, out, options)
         if message is None:

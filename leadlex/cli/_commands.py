@@ -37,6 +37,8 @@ environment:
   NO_COLOR          no colours
 """
 
+_LISTED: Final = "list conversations, your own and not archived, the latest first"
+
 _STATUSES: Final = ("pending", "approved", "dismissed", "completed", "failed")
 
 
@@ -73,7 +75,10 @@ def _run(arguments: Sequence[str], out: Output) -> int:
 
 
 def _tame_streams() -> None:
-    """Let no stream that is closed, and no text that can't be read or written, end in a traceback."""
+    """Let no stream that is closed, and no text that can't be read or written, end in a traceback.
+
+    A terminal has an encoding of its own; files and pipes get UTF-8, whatever that is.
+    """
     # What is not UTF-8 becomes lone surrogates, as in arguments (PEP 383), and those leadlex refuses by name.
     handlers = {"stdin": "surrogateescape", "stdout": "backslashreplace", "stderr": "backslashreplace"}
     for name, errors in handlers.items():
@@ -81,7 +86,8 @@ def _tame_streams() -> None:
         if stream is None:  # closed by the caller, as `>&-` does
             setattr(sys, name, io.StringIO())
         elif isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors=errors)
+            of_its_own = stream is sys.stdin or stream.isatty()
+            stream.reconfigure(errors=errors, encoding=None if of_its_own else "utf-8")
 
 
 def _discard_output() -> None:
@@ -122,26 +128,29 @@ def _add_chat(commands: Group) -> None:
     chat = _command(commands, "chat", _chat.chat, "ask Lexi one message, or have a conversation")
     chat.add_argument("message", nargs="?", help="what to ask; without it a conversation, or what stdin has")
     chat.add_argument("--conversation", metavar="ID", help="go on with this conversation")
-    chat.add_argument("--idempotency-key", metavar="KEY", help="ask again what broke off, without paying again")
+    chat.add_argument(
+        "--idempotency-key", metavar="KEY", help="ask the same again within 24 hours, without paying again"
+    )
     chat.add_argument("--first-sent", type=_moment, metavar="TIME", help="when that key was first sent, as it was told")
 
 
 def _add_conversations(commands: Group) -> None:
-    listing = _command(commands, "list", _conversations.list_conversations, "list conversations, the latest first")
+    listing = _command(commands, "list", _conversations.list_conversations, _LISTED)
     listing.add_argument("--search", metavar="WORDS", help="those with these words in title or messages")
     listing.add_argument("--user", metavar="ID", help="those of another user")
     listing.add_argument("--contact", metavar="ID", help="those about a contact")
     listing.add_argument("--deal", metavar="ID", help="those about a deal")
     listing.add_argument("--archived", action="store_true", help="archived ones too")
     listing.add_argument("--limit", type=_count, default=50, metavar="N", help="how many at most (default: 50)")
-    for name, run_it, words in (
-        ("show", _conversations.show, "show a conversation, the oldest message first"),
-        ("export", _conversations.export, "write a conversation as Markdown"),
+    for name, run_it, limit, words in (
+        ("show", _conversations.show, 200, "show a conversation, the oldest message first"),
+        ("export", _conversations.export, _conversations.MOST, "write a conversation as Markdown"),
     ):
         one = _command(commands, name, run_it, words)
         one.add_argument("id", metavar="ID", help="the conversation")
         one.add_argument("--tool-steps", action="store_true", help="with what Lexi's tools gave")
-        one.add_argument("--limit", type=int, default=200, metavar="N", help="the latest messages (default: 200)")
+        told = f"the latest messages, at most {_conversations.MOST:,} (default: {limit:,})"
+        one.add_argument("--limit", type=int, default=limit, metavar="N", help=told)
 
 
 def _add_tasks(commands: Group) -> None:

@@ -1,13 +1,18 @@
-"""Reading from a person.
+"""Reading from a person, or from a pipe.
 
-Rule: a question goes where the person looks, and never into what stdout carries elsewhere.
+Rule: a question goes where the person looks, and never into what stdout carries elsewhere. What is piped in is UTF-8 on
+every system.
 """
 
 from __future__ import annotations
 
+import codecs
 import contextlib
+import io
 import sys
 from importlib import import_module
+
+from leadlex import ConfigurationError
 
 from ._session import is_watched
 
@@ -24,6 +29,32 @@ def read_line(prompt: str) -> str:
     sys.stderr.write(prompt)
     sys.stderr.flush()
     return input()
+
+
+def read_all() -> str:
+    """Read stdin to its end.
+
+    Raises:
+        ConfigurationError: It is no text, or in another encoding: guessed at, it would be asked as something else.
+    """
+    if sys.stdin.isatty() or not isinstance(sys.stdin, io.TextIOWrapper):
+        return sys.stdin.read()
+    text = _decoded(sys.stdin.buffer.read())
+    if text is None:
+        raise ConfigurationError(
+            "message must be UTF-8, or UTF-16 with a byte order mark, on stdin; given: bytes that are neither."
+        )
+    return io.StringIO(text, newline=None).read()
+
+
+def _decoded(data: bytes) -> str | None:
+    # PowerShell's files begin with a mark, which is no part of the text.
+    marked = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        text = data.decode("utf-16" if marked else "utf-8-sig")
+    except UnicodeDecodeError:
+        return None
+    return None if "\0" in text else text  # UTF-16 without its mark can be read as UTF-8
 
 
 def edit_lines() -> None:

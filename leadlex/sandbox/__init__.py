@@ -23,4 +23,6 @@ if not TYPE_CHECKING:  # pragma: no branch - a checker must refuse a misspelt na
         except ModuleNotFoundError as error:
             if str(error.name).partition(".")[0] not in ("starlette", "uvicorn"):
                 raise
-            raise ConfigurationError(f"The sandbox needs {error.name}: pip install 'leadlex[sandbox]'") from error
+            raise ConfigurationError(
+                f"The sandbox needs {error.name}, of the extra sandbox. In a clone of leadlex: pip install '.[sandbox]'"
+            ) from error

@@ -7,6 +7,7 @@ from collections.abc import MutableMapping
 
 import pytest
 
+from leadlex import LeadLex
 from leadlex.sandbox import Sandbox
 
 from .conftest import Run
@@ -30,6 +31,24 @@ def test_a_message_may_come_from_stdin(run: Run, sandbox: Sandbox) -> None:
     """What is piped in is one message, however many lines it has: each would cost."""
     assert run("chat", stdin=b"Where is\nJane Doe?\n").out == f"{JANE}\n"
     assert len(sandbox.charges) == 1
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_piped_message_is_unicode(encoding: str, run: Run, sandbox: Sandbox) -> None:
+    """UTF-8, and what PowerShell writes: the mark at its beginning is no part of the question, nor is its line end."""
+    assert run("chat", stdin="Wo ist Łukasz,\r\nund wo Jane Doe?\r\n".encode(encoding)).code == 0
+    with LeadLex() as lexi:
+        [asked, _] = lexi.conversation("conv_000001").messages
+    assert asked.content == "Wo ist Łukasz,\nund wo Jane Doe?"
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16-le", "utf-16-be"])
+def test_a_message_in_another_encoding_is_not_guessed_at(encoding: str, run: Run, sandbox: Sandbox) -> None:
+    """What is neither UTF-8 nor marked as UTF-16 is refused before anything is paid, in words that name both."""
+    result = run("chat", stdin="Wo ist Müller?".encode(encoding))
+    assert (result.code, result.out) == (2, "")
+    assert "message must be UTF-8, or UTF-16 with a byte order mark" in result.err
+    assert not sandbox.requests
 
 
 @pytest.mark.parametrize("stdin", [b"", b" \n", b"caf\xe9"])

@@ -40,8 +40,12 @@ def test_conversations_are_searched_and_limited(run: Run, sandbox: Sandbox) -> N
     """Options narrow the listing down; JSON has the contract's fields."""
     for number in range(130):
         sandbox.add_conversation(f"Deal {number}", context={"contact_id": "c1"} if number % 2 else None)
-    assert len(run("conversations", "list").out.splitlines()) == 50
-    assert len(run("conversations", "list", "--limit", "120").out.splitlines()) == 120
+    some, more = run("conversations", "list"), run("conversations", "list", "--limit", "120", "--json")
+    assert (len(some.out.splitlines()), some.err) == (50, "50 shown, more exist: --limit\n")
+    assert (len(more.lines), more.err) == (120, "")
+    for limit in ("130", "500"):
+        everything = run("conversations", "list", "--limit", limit)
+        assert (len(everything.out.splitlines()), everything.err) == (130, "")
     (one,) = run("conversations", "list", "--search", "129", "--contact", "c1", "--json").lines
     assert (one["title"], one["context"]["contact_id"], one["archived"]) == ("Deal 129", "c1", False)
     none = run("conversations", "list", "--deal", "d1", "--user", "u1")
@@ -79,6 +83,38 @@ def test_a_conversation_as_json_is_the_contracts(command: str, run: Run, sandbox
     assert [message["role"] for message in one["messages"]] == ["user", "tool", "assistant"]
     assert one["messages"][1]["tool_output"] == {"summary": "Found 1 contact"}
     assert len(run("conversations", command, "conv_000001", "--json", "--limit", "1").lines[0]["messages"]) == 1
+
+
+def test_a_list_that_could_not_be_followed_says_so(run: Run, sandbox: Sandbox) -> None:
+    """Where the last look at a list's first page fails, what may be missing is told beside it."""
+    for number in range(101):
+        sandbox.add_conversation(f"Deal {number}")
+    for fault in ("slow", "slow", "no_credits"):
+        sandbox.fail_next(fault, **({"seconds": 0} if fault == "slow" else {}))
+    result = run("conversations", "list", "--limit", "200")
+    assert (result.code, len(result.out.splitlines())) == (0, 101)
+    assert result.err == "The listing changed while it was read: some may be missing.\n"
+
+
+def test_all_messages_are_exported(run: Run, sandbox: Sandbox) -> None:
+    """An export asks for all messages that the service gives; where as many came as were asked for, that is said."""
+    sandbox.add_conversation("Long", *(f"Message {number}" for number in range(1001)))
+    sandbox.add_conversation("Short", *(f"Message {number}" for number in range(350)))
+    whole = run("conversations", "export", "conv_000002")
+    assert (whole.out.count("## "), whole.err) == (350, "")
+    cut = run("conversations", "export", "conv_000001")
+    assert cut.out.count("## ") == 1000
+    assert (
+        "the latest 1,000 messages, as many as were asked for. Earlier ones may exist: LeadLex gives no more" in cut.err
+    )
+    shown = run("conversations", "show", "conv_000002")
+    assert shown.err.endswith("Earlier ones may exist: --limit\n")
+    assert run("conversations", "export", "conv_000001", "--json").err == ""
+
+
+def test_the_help_says_whose_are_listed(run: Run) -> None:
+    """Nobody takes the list for all that the firm has."""
+    assert "your own and not archived" in run("conversations", "list", "--help").out
 
 
 def test_tool_records_are_shown_by_their_name(run: Run, sandbox: Sandbox) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -94,6 +95,25 @@ def test_a_pipe_that_closes_ends_it_quietly(arguments: tuple[str, ...], sandbox:
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait(30) in (0, 141)
+
+
+@pytest.mark.parametrize(
+    "encoding",
+    [{"PYTHONIOENCODING": "cp1252"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}],
+    ids=["cp1252", "C"],
+)
+def test_files_and_pipes_are_utf_8(encoding: dict[str, str], sandbox: Sandbox, tmp_path: Path) -> None:
+    """Whatever the terminal's encoding is, an export is UTF-8, and a question that is piped in is read as such."""
+    command, env = [sys.executable, "-m", "leadlex.cli"], {**os.environ, **encoding}
+    asked = subprocess.run(
+        [*command, "chat"], input="Łukasz?".encode(), cwd=ROOT, env=env, capture_output=True, check=True
+    )
+    assert asked.stdout.decode().endswith("\n")
+    with (tmp_path / "export.md").open("wb") as file:
+        subprocess.run([*command, "conversations", "export", "conv_000001"], stdout=file, cwd=ROOT, env=env, check=True)
+    assert "> Łukasz?\n" in (tmp_path / "export.md").read_text("utf-8")
+    listed = subprocess.run([*command, "conversations", "list"], cwd=ROOT, env=env, capture_output=True, check=True)
+    assert "Łukasz" in listed.stdout.decode()
 
 
 def test_a_sandbox_in_the_foreground_stops_cleanly() -> None:

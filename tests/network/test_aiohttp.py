@@ -379,7 +379,7 @@ def test_a_server_that_does_not_read(runner: Runner, call: Call) -> None:
         assert (caught.value.clock, caught.value.charged) == ("write", "unknown")
 
 
-_MUCH = {"page": "x" * 8_000_000}
+_MUCH = {"own": "x" * 8_000_000}
 _ask_much: dict[Call, Callable[[Any], Any]] = {
     "chat": lambda lexi: lexi.chat("Hi", context=_MUCH),
     "stream": lambda lexi: lexi.stream_chat("Hi", context=_MUCH).final_reply(),
@@ -636,7 +636,7 @@ OLD.__version__ = "3.13.5"  # type: ignore[attr-defined]
 @pytest.mark.parametrize("package", [None, OLD], ids=["missing", "too old"])
 def test_without_the_extra(package: ModuleType | None) -> None:
     """Where aiohttp is missing, or older than the extra's, the name is still there; calling it says what to install."""
-    missing = pytest.raises(ConfigurationError, match=r"pip install 'leadlex\[aiohttp\]'")
+    missing = pytest.raises(ConfigurationError, match=r"pip install '\.\[aiohttp\]'")
     with packages(aiohttp=package), missing:
         aiohttp_client()
 

@@ -190,6 +190,8 @@ UNKNOWN = {
         "    async def odd(self, text: str, *, note: str) -> int:\n"
         "        try:\n            return 1\n        finally:\n            del text"
     ),
+    "overload that does something": "    @overload\n    async def odd(self, page: int) -> int:\n        return 1",
+    "overload with var-args": "    @overload\n    async def odd(self, *ids: str) -> int: ...",
     "statement": "    print('odd')",
 }
 
@@ -273,6 +275,18 @@ def test_what_people_write_is_dropped() -> None:
         "        try:\n            twin = self._wrapped.one(id, note=note)\n"
         "        finally:\n            del note\n        return self._bridge.call(twin)\n"
     ) in made
+
+
+def test_overloads_are_rendered() -> None:
+    """Each signature of a method comes out in sync words, without a body."""
+    made = generator.generate(
+        with_method(
+            "    @overload\n    async def one(self, *, note: str) -> AsyncThread: ...\n\n"
+            "    @overload\n    def two(self, *, note: str) -> AsyncThread: ..."
+        )
+    )
+    assert "    @overload\n    def one(self, *, note: str) -> Thread: ...\n" in made
+    assert "    @overload\n    def two(self, *, note: str) -> Thread: ...\n" in made
 
 
 def test_known_shapes_are_rendered() -> None:

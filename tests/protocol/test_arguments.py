@@ -580,6 +580,14 @@ BAD_CALLS: dict[str, tuple[Call, tuple[str, ...]]] = {
     ),
     "context list": (lambda lexi: lexi.chat("Hi", context=["list_id"]), ("context", "a mapping", "list")),
     "context keys": (lambda lexi: lexi.chat("Hi", context={5: "x"}), ("context", "str keys", "dict")),
+    "context of the stream": (
+        lambda lexi: lexi.chat("Hi", context={"deal_id": "d", "list_id": "l", "page": "p", "own": 1}),
+        ("context", "what chat takes (list_id, campaign_id, conversation_id)", "keys of your own", "deal_id, page"),
+    ),
+    "context of chat": (
+        lambda lexi: lexi.stream_chat("Hi", context={"list_id": "l"}).final_reply(),
+        ("context", "what stream_chat takes (contact_id, deal_id,", "keys of your own", "given: list_id."),
+    ),
     "context cycle": (lambda lexi: lexi.chat("Hi", context=CYCLE), ("context", "JSON can hold")),
     "context object": (lambda lexi: lexi.chat("Hi", context={"a": object()}), ("context", "JSON can hold")),
     "context NaN": (

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, assert_type
 
 import httpx
@@ -47,11 +47,13 @@ async def make() -> None:
     assert_type(await lexi.aclose(), None)
 
 
-async def call(lexi: AsyncLeadLex, chat_context: ChatContext) -> None:
+async def call(lexi: AsyncLeadLex, chat_context: ChatContext, own: Mapping[str, Any] | None) -> None:
     """Call what is not a stream."""
     assert_type(await lexi.chat("Hi"), ChatReply)
     assert_type(await lexi.chat("Hi", conversation_id="c", context={"list_id": "l", "brand_new": 1}), ChatReply)
     assert_type(await lexi.chat("Hi", context=chat_context), ChatReply)
+    assert_type(await lexi.chat("Hi", context={"list_id": "l"}), ChatReply)
+    assert_type(await lexi.chat("Hi", context=own), ChatReply)
     assert_type(await lexi.conversation("c", include_tool_steps=True, limit=5), Conversation)
     assert_type(await lexi.tasks(status="completed"), list[Task])
     assert_type(await lexi.approve_task("t"), TaskDecision)
@@ -64,6 +66,7 @@ async def stream(lexi: AsyncLeadLex, context: StreamContext) -> None:
     """Read a stream."""
     made = lexi.stream_chat("Hi", context=context, allow_tools=False, idempotency_key=None)
     assert_type(made, AsyncChatStream)
+    assert_type(lexi.stream_chat("Hi", context={"deal_id": "d", "brand_new": 1}), AsyncChatStream)
     async with made as entered:
         assert_type(entered, AsyncChatStream)
         async for event in entered:
@@ -87,6 +90,7 @@ async def page(lexi: AsyncLeadLex) -> None:
         assert_type(each, Page[ConversationSummary])
     assert_type((await pager.first_page()).items, tuple[ConversationSummary, ...])
     assert_type(await pager.collect(limit=5), list[ConversationSummary])
+    assert_type(pager.may_be_incomplete, bool)
 
 
 async def talk(lexi: AsyncLeadLex) -> None:
@@ -106,10 +110,12 @@ async def mistakes(lexi: AsyncLeadLex) -> None:
     AsyncLeadLex(api_keys="wbk_1")  # type: ignore[call-arg]
     AsyncLeadLex(timeout=None)  # type: ignore[arg-type]
     AsyncLeadLex(http_client=httpx.Client())  # type: ignore[arg-type]
-    await lexi.chat()  # type: ignore[call-arg]
-    await lexi.chat("Hi", "c")  # type: ignore[call-arg]
-    await lexi.chat(b"Hi")  # type: ignore[arg-type]
-    await lexi.chat("Hi", idempotency_key="k")  # type: ignore[call-arg]
+    await lexi.chat()  # type: ignore[call-overload]
+    await lexi.chat("Hi", "c")  # type: ignore[call-overload]
+    await lexi.chat(b"Hi")  # type: ignore[call-overload]
+    await lexi.chat("Hi", idempotency_key="k")  # type: ignore[call-overload]
+    await lexi.chat("Hi", context={5: "l"})  # type: ignore[dict-item]
+    await lexi.chat("Hi", context="list_1")  # type: ignore[call-overload]
     await lexi.stream_chat("Hi")  # type: ignore[misc]
     await lexi.conversation(5)  # type: ignore[arg-type]
     lexi.conversations(query="acme")  # type: ignore[call-arg]

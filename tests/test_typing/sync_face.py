@@ -4,8 +4,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import assert_type
+from collections.abc import Iterator, Mapping
+from typing import Any, assert_type
 
 import httpx
 
@@ -45,11 +45,13 @@ def make() -> None:
     lexi.close()
 
 
-def call(lexi: LeadLex, chat_context: ChatContext) -> None:
+def call(lexi: LeadLex, chat_context: ChatContext, own: Mapping[str, Any] | None) -> None:
     """Call what is not a stream."""
     assert_type(lexi.chat("Hi"), ChatReply)
     assert_type(lexi.chat("Hi", conversation_id="c", context={"list_id": "l", "brand_new": 1}), ChatReply)
     assert_type(lexi.chat("Hi", context=chat_context), ChatReply)
+    assert_type(lexi.chat("Hi", context={"list_id": "l"}), ChatReply)
+    assert_type(lexi.chat("Hi", context=own), ChatReply)
     assert_type(lexi.conversation("c", include_tool_steps=True, limit=5), Conversation)
     assert_type(lexi.tasks(status="completed"), list[Task])
     assert_type(lexi.approve_task("t"), TaskDecision)
@@ -62,6 +64,7 @@ def stream(lexi: LeadLex, context: StreamContext) -> None:
     """Read a stream."""
     made = lexi.stream_chat("Hi", context=context, allow_tools=False, idempotency_key=None)
     assert_type(made, ChatStream)
+    assert_type(lexi.stream_chat("Hi", context={"deal_id": "d", "brand_new": 1}), ChatStream)
     with made as entered:
         assert_type(entered, ChatStream)
         for event in entered:
@@ -84,6 +87,7 @@ def page(lexi: LeadLex) -> None:
         assert_type(each, Page[ConversationSummary])
     assert_type(pager.first_page().items, tuple[ConversationSummary, ...])
     assert_type(pager.collect(limit=5), list[ConversationSummary])
+    assert_type(pager.may_be_incomplete, bool)
     assert_type([each.id for each in pager], list[str])
 
 
@@ -102,8 +106,9 @@ async def mistakes(lexi: LeadLex) -> None:
     LeadLex(5)  # type: ignore[arg-type]
     LeadLex("wbk_1", "https://x")  # type: ignore[call-arg]
     LeadLex(timeout="5")  # type: ignore[arg-type]
-    lexi.chat("Hi", "c")  # type: ignore[call-arg]
-    lexi.chat(None)  # type: ignore[arg-type]
+    lexi.chat("Hi", "c")  # type: ignore[call-overload]
+    lexi.chat(None)  # type: ignore[call-overload]
+    lexi.stream_chat("Hi", context="list_1")  # type: ignore[call-overload]
     await lexi.chat("Hi")  # type: ignore[misc]
     lexi.aclose()  # type: ignore[attr-defined]
     async for _ in lexi.stream_chat("Hi"):  # type: ignore[attr-defined]

@@ -38,7 +38,7 @@ from leadlex import (
     UnknownEvent,
     event_from_dict,
 )
-from leadlex._values.plain import Value
+from leadlex._values.plain import BESIDE, Value
 from leadlex._values.structure import structure
 
 PUBLIC = {name: getattr(leadlex, name) for name in leadlex.__all__}
@@ -96,7 +96,7 @@ def fitting(hint: Any) -> st.SearchStrategy[Any]:
 def sent(kind: type[Any]) -> st.SearchStrategy[dict[str, Any]]:
     """Make what the service may send for a value: the contract's fields, some unreadable, and others."""
     hints = get_type_hints(kind)
-    fields = [each for each in attrs.fields(kind) if each.name not in ("meta", "extra")]
+    fields = [each for each in attrs.fields(kind) if each.name not in BESIDE]
     needed = {each.name: fitting(hints[each.name]) for each in fields if each.default is attrs.NOTHING}
     others = {each.name: fitting(hints[each.name]) | JSON for each in fields if each.default is not attrs.NOTHING}
     parts = st.tuples(FOREIGN, st.fixed_dictionaries(needed, optional=others))

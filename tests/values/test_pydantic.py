@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 from fastapi import Body, FastAPI
@@ -45,6 +45,17 @@ TYPES: dict[str, Any] = {
 def test_every_type_has_a_schema(name: str, mode: Any) -> None:
     """Pydantic can read, write and describe whatever is public and no handle."""
     assert json.dumps(TypeAdapter(TYPES[name]).json_schema(mode=mode))
+
+
+@pytest.mark.parametrize("kind", [leadlex.AsyncLeadLex, leadlex.LeadLex])
+@pytest.mark.parametrize(("method", "known"), [("chat", "list_id"), ("stream_chat", "deal_id")])
+def test_annotations_can_be_read(kind: type, method: str, known: str) -> None:
+    """What makes tools of functions reads the signature that runs, whatever the overloads before it say."""
+    annotation = get_type_hints(getattr(kind, method))["context"]
+    adapter: TypeAdapter[Any] = TypeAdapter(annotation)
+    assert adapter.validate_python({known: "x"}) == {known: "x"}
+    assert adapter.validate_python(None) is None
+    assert known in json.dumps(adapter.json_schema())
 
 
 def test_a_reply() -> None:

@@ -110,6 +110,17 @@ def test_how_a_value_arrived_takes_no_part_in_equality() -> None:
     assert leadlex.RawReply({}, one.meta) == leadlex.RawReply({}, other.meta)
 
 
+def test_what_was_asked_for_is_no_part_of_a_conversation() -> None:
+    """Whether there may be more depends on the question: it is in no plain form, and equality passes over it."""
+    one = Conversation(id="c", messages=(), may_have_more=True)
+    assert one == Conversation(id="c", messages=())
+    assert "may_have_more" not in one.to_dict()
+    assert Conversation.from_dict(one.to_dict()).may_have_more is None
+    sent = structure(Conversation, {"id": "c", "messages": [], "may_have_more": True})
+    assert (sent.may_have_more, sent.extra) == (None, {"may_have_more": True})
+    assert pickle.loads(pickle.dumps(one)).may_have_more  # noqa: S301  # our own
+
+
 def test_a_value_does_not_show_how_it_arrived() -> None:
     """The repr of a value is short; headers and what is beyond the contract are asked for by name."""
     reply = ChatReply(response="Hi", meta=Meta(status_code=200, headers={"x": SECRET}), extra={"more": SECRET})
