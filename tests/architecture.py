@@ -29,7 +29,7 @@ LAYERS = (
     ("_stream", "_pager", "_thread", "_tasks"),
     ("_client",),
     ("_portal",),
-    ("_sync",),
+    ("_sync", "_sse"),
     ("webhooks", "sandbox", "pytest_plugin", "cli"),
 )
 GENERATOR = f"{PACKAGE}._portal.generator"
