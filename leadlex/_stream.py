@@ -34,7 +34,7 @@ from ._protocol.json_text import Unusable
 from ._protocol.operation import Operation
 from ._protocol.problems import WireProblem
 from ._protocol.server_events import End, event_of
-from ._values.events import Done, StreamEvent, TextDelta
+from ._values.events import Done, StreamEvent, TextDelta, UnknownEvent
 from ._values.metadata import Charged, Meta
 from ._values.models import ChatReply
 from ._values.structure import WireError, repaired
@@ -343,10 +343,10 @@ class Reading:
                 if self.closed:  # since the head came, which its scope no longer heard
                     raise anyio.ClosedResourceError  # noqa: TRY301  # told with what breaks it
                 async for block in opened.text:
+                    opened.clocks.pause()
                     yield blocks.events(block)
-                    if blocks.alive:
-                        opened.clocks.note_event()
-                    blocks.alive = False
+                    opened.clocks.go_on(progress=blocks.progress)
+                    blocks.progress = False
                     if blocks.broken or self.transcript.done:
                         break
                 else:
@@ -411,12 +411,12 @@ class BlockReader:
         call: What is answered, with what was handed out before.
 
     Attributes:
-        alive: Whether anything came since the clocks were told.
+        progress: Whether anything that the contract names came since the clocks were told.
         broken: What ended the attempt, if anything.
     """
 
     def __init__(self, call: Call[None]) -> None:
-        self.alive: bool = False
+        self.progress: bool = False
         self.broken: Broken | None = None
         self._call = call
         self._transcript = call.transcript
@@ -428,8 +428,8 @@ class BlockReader:
         replay, transcript, late = self._replay, self._transcript, parsed(block)
         try:
             for sse in late:
-                self.alive = True
                 for event in self._meant(sse):
+                    self.progress = self.progress or type(event) is not UnknownEvent
                     fresh = event if replay is None else replay.new_part(event)
                     if fresh is not None:
                         self._take(fresh)
