@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from ._network.aiohttp_client import aiohttp_client
     from ._network.clock import FakeClock
     from ._pager import AsyncPager
+    from ._sse import sse
     from ._stream import AsyncChatStream
     from ._sync import ChatStream, LeadLex, Pager, Thread
     from ._thread import AsyncThread
@@ -118,6 +119,7 @@ __all__ = [
     "__version__",
     "aiohttp_client",
     "event_from_dict",
+    "sse",
 ]
 
 # Importing httpx and cattrs takes a tenth of a second: a name loads when it is first used (PEP 562). Checkers see the
@@ -142,6 +144,7 @@ if not TYPE_CHECKING:
         ),
         "_values.structure": "event_from_dict",
         "_pager": "AsyncPager",
+        "_sse": "sse",
         "_stream": "AsyncChatStream",
         "_sync": "ChatStream LeadLex Pager Thread",
         "_thread": "AsyncThread",

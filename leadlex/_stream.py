@@ -10,6 +10,7 @@ import sys
 import warnings
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from datetime import datetime
+from itertools import chain
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
@@ -20,6 +21,7 @@ from httpx_sse import ServerSentEvent
 from ._errors import ClientClosedError, LeadLexError, StreamBusyError, StreamDivergedError, StreamInterruptedError
 from ._logging import record
 from ._network.bodies import GuardedText
+from ._network.loops import start_task
 from ._network.translation import let_pass
 from ._network.transport import Broken, OpenStream, Transport
 from ._policy.call import Call
@@ -32,7 +34,7 @@ from ._protocol.json_text import Unusable
 from ._protocol.operation import Operation
 from ._protocol.problems import WireProblem
 from ._protocol.server_events import End, event_of
-from ._values.events import Done, StreamEvent, TextDelta
+from ._values.events import Done, StreamEvent, TextDelta, UnknownEvent
 from ._values.metadata import Charged, Meta
 from ._values.models import ChatReply
 from ._values.structure import WireError, repaired
@@ -113,9 +115,29 @@ class AsyncChatStream:
     ) -> None:
         await self.aclose()
 
+    async def start(self) -> Self:
+        """Send the question, wait for the first event, which is kept for the iteration, and return the stream.
+
+        A refusal is raised here, before an endpoint of your own has sent a status. To start twice is fine, and a stream
+        that is iterated starts by itself.
+
+        Raises:
+            LeadLexError: What stands in the way of an answer.
+
+        Example:
+            stream = await lexi.stream_chat("Summarize my pipeline").start()
+            print(stream.meta)
+            await stream.aclose()
+        """
+        if not has_begun(self):
+            self._batch = chain((await anext(self),), self._batch)
+        return self
+
     @property
     def text_stream(self) -> AsyncIterator[str]:
         """Iterate over the text alone, piece by piece.
+
+        Its `aclose` closes the stream.
 
         Example:
             stream = lexi.stream_chat("Summarize my pipeline")
@@ -215,6 +237,11 @@ def busy(stream: AsyncChatStream) -> StreamBusyError:
     return error
 
 
+def has_begun(stream: AsyncChatStream) -> bool:
+    """Tell whether anything was handed out of a stream."""
+    return stream._reading.transcript.begun  # noqa: SLF001  # the same module
+
+
 async def read_batch(stream: AsyncChatStream) -> list[StreamEvent]:
     """Return the events that came together; none at the end. The bridge reads so, to cross once for all of them."""
     while not (events := [*stream._batch]):  # noqa: SLF001  # the same module
@@ -223,6 +250,53 @@ async def read_batch(stream: AsyncChatStream) -> list[StreamEvent]:
         except StopAsyncIteration:
             break
     return events
+
+
+class ReadAhead:
+    """What reads a stream in a task of its own, so that a wait for its events ends without ending the read.
+
+    Args:
+        stream: What is read.
+    """
+
+    def __init__(self, stream: AsyncChatStream) -> None:
+        self._stream = stream
+        self._scope = anyio.CancelScope()
+        self._task: object = None  # a loop holds its tasks weakly
+        self._over = anyio.Event()
+        self._events: list[StreamEvent] = []
+        self._error: Exception | None = None
+
+    async def next_batch(self, patience: float) -> list[StreamEvent] | None:
+        """Return the events that came together, none at the end, or None where nothing came in so many seconds."""
+        if self._task is None:
+            self._over, self._scope = anyio.Event(), anyio.CancelScope()
+            self._task = start_task(self._read)
+        with self._stream._reading.transport.within(patience):  # noqa: SLF001  # the same module
+            await self._over.wait()
+        if not self._over.is_set():
+            return None
+        self._task = None
+        if self._error is not None:
+            raise self._error
+        return self._events
+
+    async def _read(self) -> None:
+        try:
+            with self._scope:
+                self._events = await read_batch(self._stream)
+        except Exception as error:  # noqa: BLE001  # raised again in the task that waits
+            self._error = error
+        finally:
+            self._over.set()
+
+    async def aclose(self) -> None:
+        """Stop reading, and close the stream."""
+        self._scope.cancel()
+        with anyio.CancelScope(shield=True):
+            if self._task is not None:
+                await self._over.wait()
+            await self._stream.aclose()
 
 
 class _Texts(AsyncIterator[str]):
@@ -236,6 +310,10 @@ class _Texts(AsyncIterator[str]):
             event = await self._stream.__anext__()
             if type(event) is TextDelta:
                 return event.delta
+
+    async def aclose(self) -> None:
+        """Close the stream."""
+        await self._stream.aclose()
 
 
 class Reading:
@@ -265,10 +343,10 @@ class Reading:
                 if self.closed:  # since the head came, which its scope no longer heard
                     raise anyio.ClosedResourceError  # noqa: TRY301  # told with what breaks it
                 async for block in opened.text:
+                    opened.clocks.pause()
                     yield blocks.events(block)
-                    if blocks.alive:
-                        opened.clocks.note_event()
-                    blocks.alive = False
+                    opened.clocks.go_on(progress=blocks.progress)
+                    blocks.progress = False
                     if blocks.broken or self.transcript.done:
                         break
                 else:
@@ -333,12 +411,12 @@ class BlockReader:
         call: What is answered, with what was handed out before.
 
     Attributes:
-        alive: Whether anything came since the clocks were told.
+        progress: Whether anything that the contract names came since the clocks were told.
         broken: What ended the attempt, if anything.
     """
 
     def __init__(self, call: Call[None]) -> None:
-        self.alive: bool = False
+        self.progress: bool = False
         self.broken: Broken | None = None
         self._call = call
         self._transcript = call.transcript
@@ -350,8 +428,8 @@ class BlockReader:
         replay, transcript, late = self._replay, self._transcript, parsed(block)
         try:
             for sse in late:
-                self.alive = True
                 for event in self._meant(sse):
+                    self.progress = self.progress or type(event) is not UnknownEvent
                     fresh = event if replay is None else replay.new_part(event)
                     if fresh is not None:
                         self._take(fresh)

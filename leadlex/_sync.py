@@ -527,9 +527,28 @@ class ChatStream:
     ) -> None:
         self.close()
 
+    def start(self) -> Self:
+        """Send the question, wait for the first event, which is kept for the iteration, and return the stream.
+
+        A refusal is raised here, before an endpoint of your own has sent a status. To start twice is fine, and a stream
+        that is iterated starts by itself.
+
+        Raises:
+            LeadLexError: What stands in the way of an answer.
+
+        Example:
+            stream = lexi.stream_chat("Summarize my pipeline").start()
+            print(stream.meta)
+            stream.close()
+        """
+        self._pump.start()
+        return self
+
     @property
     def text_stream(self) -> Iterator[str]:
         """Iterate over the text alone, piece by piece.
+
+        Its `close` closes the stream.
 
         Example:
             stream = lexi.stream_chat("Summarize my pipeline")

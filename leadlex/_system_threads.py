@@ -7,6 +7,7 @@ Sources: https://www.gevent.org/api/gevent.monkey.html (get_original), https://w
 
 from __future__ import annotations
 
+import socket
 import sys
 import threading
 from collections.abc import Callable
@@ -29,8 +30,14 @@ def _is_green() -> bool:
     return "gevent.monkey" in sys.modules and bool(_gevent("monkey").is_module_patched("threading"))
 
 
-def _original(name: str) -> Any:  # noqa: ANN401  # what stands in _thread
-    return _gevent("monkey").get_original("_thread", name)
+def getaddrinfo(host: str, port: int, **options: Any) -> list[Any]:  # noqa: ANN401  # the socket module's
+    """Look up a host in a thread of the system's, where gevent's own way would need a hub of its own."""
+    look_up: Any = _original("getaddrinfo", "socket") if _is_green() else socket.getaddrinfo
+    return list(look_up(host, port, **options))
+
+
+def _original(name: str, module: str = "_thread") -> Any:  # noqa: ANN401  # what stands in a module
+    return _gevent("monkey").get_original(module, name)
 
 
 def _gevent(module: str) -> Any:  # noqa: ANN401  # a module that has no types here

@@ -22,14 +22,14 @@ PACKAGE = "leadlex"
 
 #: From the bottom up. A unit is a file or a folder of the package; it imports from its own layer and from lower ones.
 LAYERS = (
-    ("_values", "_errors", "_system_threads", "_logging", "_api_key", "_config", "_settings"),
+    ("_values", "_errors", "_system_threads", "_steady_clock", "_logging", "_api_key", "_config", "_settings"),
     ("_protocol",),
     ("_policy",),
     ("_network",),
     ("_stream", "_pager", "_thread", "_tasks"),
     ("_client",),
     ("_portal",),
-    ("_sync",),
+    ("_sync", "_sse"),
     ("webhooks", "sandbox", "pytest_plugin", "cli"),
 )
 GENERATOR = f"{PACKAGE}._portal.generator"

@@ -11,8 +11,12 @@ import pytest
 
 from leadlex import (
     APIResponseError,
+    APIStatusError,
+    AuthenticationError,
     ChatReply,
     Done,
+    InsufficientCreditsError,
+    RateLimitError,
     StreamBusyError,
     StreamInterruptedError,
     TextDelta,
@@ -21,7 +25,7 @@ from leadlex import (
     ToolStep,
 )
 from tests.support.captures import CAPTURE, CAPTURE_TEXT, encode_stream, text_events
-from tests.support.lexi import ByMessage, Cut, Ending, Framing, LexiScript, Lost
+from tests.support.lexi import Answer, ByMessage, Cut, Ending, Framing, LexiScript, Lost
 from tests.support.resources import must_not_hang, no_leaks
 from tests.support.runners import AsyncRunner, Runner
 from tests.support.server import Connection, ScriptedServer
@@ -159,6 +163,103 @@ class TestWhole:
         with ScriptedServer(LexiScript()) as server, no_leaks():
             runner.run(scenario, base_url=server.url)
             assert len(server.requests) == 1
+
+
+class TestStarted:
+    """A stream whose question is sent, and its first event awaited, before it is iterated."""
+
+    def test_start(self, runner: Runner) -> None:
+        """It gives the stream itself, tells how the answer arrived, and keeps the first event; once more is no more."""
+
+        async def scenario(lexi: Any) -> None:
+            stream = lexi.stream_chat("Hi")
+            assert await stream.start() is getattr(stream, "_value", stream)
+            assert stream.meta.status_code == 200
+            await runner.until(lambda: server.stalls)
+            await stream.start()
+            assert stream.charged == "unknown"
+            assert [await anext(stream), await anext(stream)] == SIX[:2]
+            await stream.start()
+            await stream.aclose()
+
+        with ScriptedServer(LexiScript(stream_fault=Cut(WHOLE - 100, "stall"))) as server, no_leaks():
+            runner.run(scenario, base_url=server.url)
+            assert len(server.requests) == 1
+
+    def test_read(self, runner: Runner) -> None:
+        """However it is read then, nothing is missing."""
+
+        async def started(lexi: Any) -> Any:
+            stream = lexi.stream_chat("Hi")
+            await stream.start()
+            return stream
+
+        async def scenario(lexi: Any) -> None:
+            assert await read(await started(lexi)) == SIX
+            stream = await started(lexi)
+            assert [text async for text in stream.text_stream] == [SIX[3].delta, SIX[4].delta]
+            await stream.start()
+            stream = await started(lexi)
+            assert (await stream.final_reply()).response == CAPTURE_TEXT
+
+        with ScriptedServer(LexiScript()) as server, no_leaks():
+            runner.run(scenario, base_url=server.url)
+
+    @pytest.mark.parametrize(
+        ("status", "code", "error"),
+        [
+            (401, "invalid_key", AuthenticationError),
+            (402, "insufficient_credits", InsufficientCreditsError),
+            (429, "rate_limited", RateLimitError),
+        ],
+    )
+    def test_refused(self, runner: Runner, status: int, code: str, error: type[APIStatusError]) -> None:
+        """What refuses the call is raised here, and as often as it is asked; nothing was charged."""
+
+        async def scenario(lexi: Any) -> None:
+            stream = lexi.stream_chat("Hi")
+            for _ in range(2):
+                with pytest.raises(error) as info:
+                    await stream.start()
+                assert (info.value.status_code, info.value.charged) == (status, "no")
+
+        with ScriptedServer(LexiScript(stream_fault=Answer(status, code=code))) as server, no_leaks():
+            runner.run(scenario, base_url=server.url, retries=0)
+
+    def test_busy(self, runner: Runner) -> None:
+        """While somebody waits for the first event, nobody else can."""
+
+        async def scenario(lexi: Any) -> None:
+            stream = lexi.stream_chat("Hi")
+
+            async def start_too() -> None:
+                await runner.until(lambda: server.stalls)
+                with pytest.raises(StreamBusyError):
+                    await stream.start()
+                await stream.aclose()
+
+            broken, _ = await runner.together(stream.start, start_too)
+            assert type(broken) is StreamInterruptedError
+
+        with ScriptedServer(LexiScript(stream_fault=Cut(0, "stall"))) as server, no_leaks():
+            runner.run(scenario, base_url=server.url)
+
+    def test_left(self, runner: Runner) -> None:
+        """Started and never read, a stream warns and frees its connection, as any that is left."""
+
+        async def scenario(lexi: Any) -> None:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                await lexi.stream_chat("Hi").start()
+                told.extend(str(each.message) for each in caught)
+                caught.clear()  # as in test_dropped
+                gc.collect()
+            await runner.until(lambda: server.disconnects)
+
+        told = list[str]()
+        with ScriptedServer(LexiScript(stream_fault=Cut(300, "stall"))) as server, no_leaks():
+            runner.run(scenario, base_url=server.url)
+        assert any("left before its end and never closed" in each for each in told)
 
 
 class TestCut:
@@ -299,6 +400,22 @@ class TestLeft:
 
         with ScriptedServer(LexiScript(stream=LONG, stream_fault=Cut(5000, "stall"))) as server, no_leaks():
             runner.run(scenario, base_url=server.url)
+
+    def test_closed_text(self, runner: Runner) -> None:
+        """Whoever has the text alone, as a web server has, can close the stream by it, without a warning."""
+
+        async def scenario(lexi: Any) -> None:
+            text = lexi.stream_chat("Hi").text_stream
+            assert await anext(text) == "word "
+            await text.aclose()
+            assert server.wait_for_disconnect()
+            with pytest.raises(StreamInterruptedError):
+                await anext(text)
+            await text.aclose()
+
+        with ScriptedServer(LexiScript(stream=LONG, stream_fault=Cut(5000, "stall"))) as server, no_leaks():
+            runner.run(scenario, base_url=server.url)
+            gc.collect()
 
     def test_error_inside(self, runner: Runner) -> None:
         """An exception of the user's own closes the stream and comes out unchanged."""

@@ -16,6 +16,7 @@ from typing import Any, Final, Self, cast
 
 import aiohttp
 import httpx
+from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.http_exceptions import HttpProcessingError, TransferEncodingError
 from anyio.lowlevel import cancel_shielded_checkpoint
 from yarl import URL
@@ -24,6 +25,7 @@ from leadlex._errors import ConfigurationError
 
 from .connections import KEEPALIVE, PooledStream
 from .limiter import ConnectionLimiter
+from .names import addresses_of
 from .proxies import environment_proxy
 from .sockets import is_readable, socket_options
 from .timeouts import Alarm, Limit, alarm_here
@@ -117,6 +119,28 @@ def _is_behind(proxy: URL | None, error: Exception) -> bool:
     if proxy is None or not isinstance(error, aiohttp.ClientConnectorError):
         return False
     return (error.host, error.port) != (proxy.host, proxy.port)
+
+
+class _Resolver(AbstractResolver):
+    """Our own way to look names up."""
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        """Give the addresses of a host.
+
+        Raises:
+            OSError: There are none.
+        """
+        flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+        return [
+            ResolveResult(hostname=host, host=each, port=port, family=of_one, proto=socket.IPPROTO_TCP, flags=flags)
+            for each in await addresses_of(host, port)
+            if family in (of_one := socket.AF_INET6 if ":" in each else socket.AF_INET, socket.AF_UNSPEC)
+        ]
+
+    async def close(self) -> None:
+        """Hold nothing that is to be closed."""
 
 
 class _Connector(aiohttp.TCPConnector):
@@ -239,7 +263,9 @@ class SessionTransport(httpx.AsyncBaseTransport):
                 asyncio.get_running_loop()
             except RuntimeError:
                 raise ConfigurationError("aiohttp_client runs under asyncio only; leave it out under trio.") from None
-            connector = _Connector(ssl=self._context, limit=0, keepalive_timeout=KEEPALIVE, socket_factory=_socket)
+            connector = _Connector(
+                ssl=self._context, limit=0, keepalive_timeout=KEEPALIVE, socket_factory=_socket, resolver=_Resolver()
+            )
             self._session = aiohttp.ClientSession(
                 connector=connector,
                 cookie_jar=aiohttp.DummyCookieJar(),

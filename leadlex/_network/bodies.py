@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
+from contextlib import suppress
 from typing import Final
 
 import anyio
@@ -24,6 +25,9 @@ MAX_DRAIN: Final = 64 << 10
 _PIECE: Final = 64 << 10
 
 _MAX_EMPTY: Final = 100
+
+_MAX_LEFT: Final = 1 << 14
+"""Pieces of a closed body that are there already, at most."""
 
 _CLOSING: Final = 1.0
 
@@ -82,6 +86,35 @@ class _Deflated:
             raise httpx.RemoteProtocolError("the compressed body broke off")
 
 
+class Unheard(Unusable):
+    """A body of which a hook of the user's client left nothing."""
+
+
+def _body_of(response: httpx.Response) -> tuple[AsyncIterator[bytes], _Plain | _Deflated]:
+    """Return what gives the bytes of a body, and their decoder; what a hook of the user's client has read is used.
+
+    Raises:
+        Unusable: It can't be decoded.
+        Unheard: A hook of the user's client left nothing of it.
+    """
+    if not (response.is_closed or response.is_stream_consumed):
+        return response.stream.__aiter__(), _decoder_of(response)  # type: ignore[union-attr]  # an async client's stream
+    try:
+        return _Once(response.content), _Plain()  # httpx has decoded it
+    except httpx.ResponseNotRead:
+        raise Unheard("a hook of http_client left nothing of its body") from None
+
+
+class _Once(AsyncIterator[bytes]):
+    def __init__(self, data: bytes) -> None:
+        self._left = [data]
+
+    async def __anext__(self) -> bytes:
+        if not self._left:
+            raise StopAsyncIteration
+        return self._left.pop()
+
+
 def _decoder_of(response: httpx.Response) -> _Plain | _Deflated:
     coding = response.headers.get("content-encoding", "").strip().lower()
     if coding in ("", "identity"):
@@ -97,20 +130,33 @@ async def read_all(response: httpx.Response, clocks: Clocks, limit: int, *, cut:
     Raises:
         Unusable: It is too large or can't be decoded.
     """
-    decoder, body = _decoder_of(response), bytearray()
-    source = response.stream.__aiter__()  # type: ignore[union-attr]  # an async client's stream
-    while True:
-        try:
-            data = await clocks.wait(source)
-        except StopAsyncIteration:
-            decoder.check_end()
-            return bytes(body)
-        for piece in decoder.pieces(data):
-            body += piece
-            if len(body) > limit:
-                if cut:
-                    return bytes(body[:limit])
-                raise Unusable(f"it is larger than {limit >> 20} MiB")
+    (source, decoder), body = _body_of(response), bytearray()
+    try:
+        while len(body) <= limit:
+            for piece in decoder.pieces(await clocks.wait(source)):
+                body += piece
+                if len(body) > limit:
+                    break
+    except StopAsyncIteration:
+        decoder.check_end()
+        return bytes(body)
+    except Exception:
+        await close(response, source)
+        raise
+    await close(response, source)
+    if cut:
+        return bytes(body[:limit])
+    raise Unusable(f"it is larger than {limit >> 20} MiB")
+
+
+class Content(httpx.AsyncByteStream):
+    """The body of a request, in one piece; httpx's own is a generator, which a write that is cut leaves open."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return _Once(self._data)
 
 
 class GuardedText:
@@ -127,7 +173,7 @@ class GuardedText:
     def __init__(self, response: httpx.Response, clocks: Clocks) -> None:
         self._response = response
         self._clocks = clocks
-        self._decoder = _decoder_of(response)
+        self._source, self._decoder = _body_of(response)
         self._lines = LineGuard()
         self._drained: int | None = None
         self._blocks = self._read()
@@ -136,7 +182,7 @@ class GuardedText:
         return self._blocks
 
     async def _read(self) -> AsyncGenerator[str, None]:
-        source = self._response.stream.__aiter__()  # type: ignore[union-attr]  # an async client's stream
+        source = self._source
         wait, cut, pieces = self._clocks.wait, self._lines.cut, self._decoder.pieces
         while True:
             try:
@@ -175,10 +221,20 @@ class GuardedText:
     async def aclose(self) -> None:
         """Close the response: its connection is used again if the body was read to its end."""
         await self._blocks.aclose()
-        await close(self._response)
+        await close(self._response, self._source)
 
 
-async def close(response: httpx.Response) -> None:
-    """Close a response; a cancelled caller must neither leave the socket behind nor hang for a silent peer."""
+async def close(response: httpx.Response, source: AsyncIterator[bytes] | None = None) -> None:
+    """Close a response; a cancelled caller must neither leave the socket behind nor hang for a silent peer.
+
+    Args:
+        response: What is closed.
+        source: What gave its bytes: generators within generators, of which only the outermost can be closed. Asked
+            once more, the innermost finds its connection closed, and so all of them end.
+    """
     with anyio.move_on_after(_CLOSING, shield=True):
         await response.aclose()
+        if source is not None:
+            with suppress(Exception):
+                for _ in range(_MAX_LEFT):
+                    await source.__anext__()

@@ -12,16 +12,18 @@ import anyio.lowlevel
 
 from leadlex._config import seconds as seconds_of
 
+from leadlex._steady_clock import monotonic
+
 
 class Clock:
     """The clocks and the chance that the rules are given."""
 
     # Where there is one, the clock that goes on while the machine is suspended: a key's life does too.
-    _CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC) if hasattr(time, "CLOCK_MONOTONIC") else None
+    _CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", None)
 
     def now(self) -> float:
         """Return seconds that never jump."""
-        return time.monotonic() if self._CLOCK is None else time.clock_gettime(self._CLOCK)
+        return monotonic() if self._CLOCK is None else time.clock_gettime(self._CLOCK)
 
     def wall(self) -> float:
         """Return Unix seconds by this machine."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import suppress
 from typing import Any, Final
 from weakref import WeakSet
@@ -68,11 +68,15 @@ class LoopConnections:
             self._token.backend_class.run_sync_soon(self._start_to_close, (), self._token.native_token)
 
     def _start_to_close(self) -> None:
-        loop: Any = self._token.native_token
-        if hasattr(loop, "create_task"):
-            self._closing = loop.create_task(self.aclose())
-        else:
-            sys.modules["trio"].lowlevel.spawn_system_task(self.aclose)
+        self._closing = start_task(self.aclose)
+
+
+def start_task(function: Callable[[], Coroutine[Any, Any, None]]) -> object:
+    """Start a task that nobody waits for in the running loop, and return it; nothing may come out of it."""
+    loop: Any = current_token().native_token
+    if hasattr(loop, "create_task"):
+        return loop.create_task(function())
+    return sys.modules["trio"].lowlevel.spawn_system_task(function)
 
 
 async def _keep(client: httpx.AsyncClient | None) -> AsyncGenerator[None, None]:

@@ -13,6 +13,7 @@ import httpcore
 from anyio.abc import ByteStream, SocketAttribute
 from anyio.streams.tls import TLSAttribute, TLSStream
 
+from .names import connect
 from .timeouts import Limit, alarm_here
 
 
@@ -59,7 +60,7 @@ class Network(httpcore.AsyncNetworkBackend):
         """
         try:
             with Limit(timeout):
-                self._stream = Stream(await anyio.connect_tcp(host, port))
+                self._stream = Stream(await connect(host, port))
                 return self._stream.set_up()
         except OSError as error:
             raise httpcore.ConnectError(str(error)) from error

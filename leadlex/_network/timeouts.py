@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import math
 import sys
-import time
 from collections.abc import AsyncIterator, Callable
 from contextvars import Context
 from types import TracebackType
@@ -22,6 +21,7 @@ from anyio.lowlevel import RunVar, checkpoint, current_token
 
 from leadlex._config import Timeout
 from leadlex._errors import TimeoutName
+from leadlex._steady_clock import monotonic
 
 MOMENT: Final = 0.1
 """Seconds that a loop which was late gets to read what is there."""
@@ -188,7 +188,7 @@ class Clocks:
     """
 
     def __init__(
-        self, timeout: Timeout, deadline: float | None, now: Callable[[], float] = time.monotonic, *, streams: bool
+        self, timeout: Timeout, deadline: float | None, now: Callable[[], float] = monotonic, *, streams: bool
     ) -> None:
         self.times: dict[str, float | None] = {
             "connect": timeout.connect,
@@ -204,6 +204,7 @@ class Clocks:
         self._clock: TimeoutName = "first_event"
         self._allowed = timeout.first_event if streams else _NEVER
         self._ends: float | None = None
+        self._paused = 0.0
         self._spare = dict[TimeoutName, float]()
         self._counts_idle = False
 
@@ -219,14 +220,21 @@ class Clocks:
         self.times["read"] = self._idle
         self._counts_idle = not traced
 
-    def note_event(self) -> None:
-        """Give the next event a time of its own, which begins when it is waited for."""
-        self._clock, self._allowed, self._ends = "event_idle", self._event_idle, None
-        self._spare.pop("event_idle", None)
+    def pause(self) -> None:
+        """Stop counting while the caller has what came."""
+        self._paused = monotonic()
+
+    def go_on(self, *, progress: bool) -> None:
+        """Give the next event a time of its own where there was progress; else what is left of the last one's."""
+        if progress:
+            self._clock, self._allowed, self._ends = "event_idle", self._event_idle, None
+            self._spare.pop("event_idle", None)
+        else:
+            self._ends = (self._ends or 0.0) + monotonic() - self._paused
 
     def next_end(self) -> tuple[float, TimeoutName]:
         """Return in how many seconds which clock runs out first."""
-        now = time.monotonic()
+        now = monotonic()
         if self._ends is None:
             self._ends = now + self._allowed
         events = self._ends - now
@@ -254,7 +262,7 @@ class Clocks:
 
     def _last_look(self, clock: TimeoutName) -> float:
         """Return the seconds in which what is there already may be read, once for each clock that ran out."""
-        now = time.monotonic()
+        now = monotonic()
         left = self._spare.setdefault(clock, now + MOMENT) - now
         if left <= 0:
             # A flood of comments is there at once: it is never waited for, and so never cancelled.

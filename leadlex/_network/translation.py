@@ -81,6 +81,16 @@ class Translator:
         kind = FailureKind.FINAL_EVENT if answered else kind_of_status(meta.status_code, problem.code, speaker)
         return evolve(told, kind=kind)
 
+    def unheard(self, meta: Meta, operation: Operation[Any], now: float) -> Failure:
+        """Translate an error status of which a hook of the user's client left nothing else."""
+        facts: Facts = {
+            "from_service": False,
+            "problem": f"The answer was {meta.status_code}, and a hook of http_client left nothing of its body",
+            "advice": "Let the hook read the body (await response.aread()) before it raises: it tells who answered.",
+        }
+        told = self._status_error(meta, WireProblem(None, None), b"", operation, now, facts)
+        return evolve(told, kind=kind_of_status(meta.status_code, None, Speaker.OTHER))
+
     def event(self, meta: Meta, problem: WireProblem, operation: Operation[Any], now: float) -> Failure:
         """Translate an `error` event: after a good head it is the service's own word."""
         told = self._status_error(meta, problem, b"", operation, now, {"from_service": True})

@@ -29,7 +29,7 @@ from leadlex._settings import USER_AGENT, Settings
 from leadlex._values.metadata import Attempt, Meta, RateLimit
 from leadlex._values.structure import WireError
 
-from .bodies import MAX_JSON, GuardedText, close, read_all
+from .bodies import MAX_JSON, Content, GuardedText, Unheard, close, read_all
 from .clock import Clock
 from .loops import ConnectionsByLoop
 from .retry_quota import RetryQuota
@@ -193,7 +193,11 @@ class Transport:
         call.attempts += 1
         call.attempt_began = self.clock.now()
         call.progress.handed_over = True
-        response = await here.client.send(self._request(call, clocks), stream=True, auth=None, follow_redirects=False)
+        request = self._request(call, clocks)
+        try:
+            response = await here.client.send(request, stream=True, auth=None, follow_redirects=False)
+        except httpx.HTTPStatusError as error:  # a hook of the user's client raised it
+            response = error.response
         here.responses.add(response)
         clocks.note_head(traced=call.progress.traced)
         return response
@@ -213,6 +217,8 @@ class Transport:
             content=call.operation.body,
             extensions={"timeout": clocks.times, "trace": trace},
         )
+        if call.operation.body is not None:
+            request.stream = Content(call.operation.body)
         if call.operation.query:
             request.url = DiscreetURL(request.url)
         return request
@@ -276,10 +282,14 @@ class Transport:
     async def _rejection(self, call: Call[Any], response: httpx.Response, clocks: Clocks, meta: Meta) -> Failure:
         try:
             body = await read_all(response, clocks, MAX_ERROR, cut=True)
+        except Unheard:
+            if _is_error(meta.status_code):
+                return self.translator.unheard(meta, call.operation, self.clock.wall())
+            body = b""
         except Exception:  # noqa: BLE001  # httpcore's own, since the pools are used without httpx's translation
             body = b""  # The status alone tells the class: a body that breaks takes nothing away.
         problem = problem_of_body(body)
-        if 400 <= meta.status_code < 600:  # noqa: PLR2004  # RFC 9110, 15.5 and 15.6
+        if _is_error(meta.status_code):
             return self._refusal(call, meta, problem or WireProblem(None, None), body)
         if problem and response.is_success:
             return self._refusal(call, meta, problem, body)
@@ -300,6 +310,11 @@ class Transport:
             return Failure(FailureKind.LOST if call.progress.may_have_acted else FailureKind.LOCAL, ClientClosedError())
         if isinstance(broken, LeadLexError):
             return Failure(FailureKind.LOCAL, broken)
+        status = call.progress.status
+        if call.meta is None and status and _is_error(status) and not isinstance(broken, Expired | Unusable):
+            # A hook of the user's client raised for the status.
+            meta = Meta(status_code=status, attempts=call.attempts)
+            return self.translator.unheard(meta, call.operation, self.clock.wall())
         return self.translator.exception(broken, call.progress, call.meta, streams=call.head_seen)
 
     # Again or not --------------------------------------------------------------------------------------------------
@@ -378,3 +393,7 @@ class Transport:
             kind=kind,
             delay=delay,
         )
+
+
+def _is_error(status: int) -> bool:
+    return 400 <= status < 600  # noqa: PLR2004  # RFC 9110, 15.5 and 15.6

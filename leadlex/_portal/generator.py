@@ -214,6 +214,10 @@ def coroutine(kind: ast.ClassDef, method: Method) -> list[str] | None:
         return None
     if method.name == "aclose":
         return [*head(method), f"        self.{'_pump' if _is_stream(kind) else '_bridge'}.close()"]
+    if _given(method) == "Self":
+        return (
+            [*head(method), f"        self._pump.{method.name}()", "        return self"] if _is_stream(kind) else None
+        )
     runner = "self._pump.finish(" if _is_stream(kind) else "self._bridge.call("
     return [*head(method), *wrapped_call(method, runner, ")")]
 

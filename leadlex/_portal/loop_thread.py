@@ -8,9 +8,9 @@ Source: https://anyio.readthedocs.io/en/stable/threads.html (blocking portals).
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
-import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
 
@@ -20,6 +20,7 @@ from anyio.from_thread import BlockingPortal
 from anyio.lowlevel import EventLoopToken, current_token
 
 from leadlex._errors import APIConnectionError, ConfigurationError
+from leadlex._steady_clock import keep_time, monotonic
 from leadlex._system_threads import system_event, system_thread, why_no_loop
 
 T = TypeVar("T")
@@ -80,6 +81,7 @@ class LoopThread:
             self._ready.set()
 
     async def _serve(self) -> None:
+        keep_time(asyncio.get_running_loop())
         async with _Portal() as self.portal:
             self._stop_asked = anyio.Event()
             self._token = current_token()
@@ -125,9 +127,9 @@ class LoopThread:
 
     def wait(self, event: threading.Event, seconds: float = float("inf")) -> None:
         """Wait in slices, so that Ctrl-C is heard everywhere; no longer than the loop lives, and never in it."""
-        ends = time.monotonic() + seconds
-        while not (self.is_here or event.wait(min(SLICE, max(0.0, ends - time.monotonic())))):
-            if not self.lives or time.monotonic() >= ends:
+        ends = monotonic() + seconds
+        while not (self.is_here or event.wait(min(SLICE, max(0.0, ends - monotonic())))):
+            if not self.lives or monotonic() >= ends:
                 return
 
     def stop(self) -> None:

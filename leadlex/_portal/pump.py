@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import warnings
 from collections import deque
@@ -11,7 +12,7 @@ from typing import Any, Final, NoReturn, Self, TypeVar
 import anyio
 
 from leadlex._errors import ClientClosedError, LeadLexError, StreamInterruptedError
-from leadlex._stream import AsyncChatStream, about, busy, read_batch
+from leadlex._stream import AsyncChatStream, about, busy, has_begun, read_batch
 from leadlex._system_threads import system_event
 from leadlex._values.events import StreamEvent, TextDelta, size_of
 
@@ -121,8 +122,8 @@ class Pump(Iterator[StreamEvent]):
                 pass
             self._refill()  # out here, so that what it raises has no IndexError for its context
 
-    def _refill(self) -> None:
-        """Wait until there is something, or raise what ended the stream."""
+    def _refill(self, patience: float = math.inf) -> None:
+        """Wait until there is something, for so many seconds at most, or raise what ended the stream."""
         buffer = self._buffer
         if buffer.ended and not buffer.events:
             self._raise_end()
@@ -130,18 +131,18 @@ class Pump(Iterator[StreamEvent]):
         if buffer.events or buffer.ended:
             return
         try:
-            self._pump(buffer.make_room, buffer.filled)
+            self._pump(buffer.make_room, buffer.filled, patience)
         except BaseException:
             self.close()
             raise
 
-    def _pump(self, act: Callable[[], None], sign: threading.Event) -> None:
+    def _pump(self, act: Callable[[], None], sign: threading.Event, patience: float = math.inf) -> None:
         """Have the loop read on in some way, and wait for a sign of it."""
         task = self._task or self._begin()
         group = task.group
         if group is None or not group.thread.run_soon(act):
             raise self._orphaned()
-        group.thread.wait(sign)
+        group.thread.wait(sign, patience)
         if task.was_refused:
             raise self._orphaned()
 
@@ -165,6 +166,38 @@ class Pump(Iterator[StreamEvent]):
         if not self._buffer.whole:
             drive(self._stream.final_reply())
         raise StopIteration
+
+    @property
+    def has_begun(self) -> bool:
+        """Tell whether anything was handed out, or is there to be."""
+        return has_begun(self._stream)
+
+    def start(self) -> None:
+        """Wait for the first event, which stays there to be read."""
+        if not self._reader.acquire(blocking=False):
+            raise busy(self._stream)
+        try:
+            while not self.has_begun:
+                self._refill()
+        finally:
+            self._reader.release()
+
+    def next_batch(self, patience: float) -> list[StreamEvent] | None:
+        """Return the events that came together, none at the end, or None where nothing came in so many seconds."""
+        if not self._reader.acquire(blocking=False):
+            raise busy(self._stream)
+        events = list[StreamEvent]()
+        try:
+            self._refill(patience)
+            while self._buffer.events:
+                events.append(self._buffer.events.popleft())
+            if not events and self._buffer.ended:
+                self._raise_end()
+        except StopIteration:
+            return []
+        finally:
+            self._reader.release()
+        return events or None
 
     def text_stream(self) -> Iterator[str]:
         """Iterate over the text alone."""
@@ -220,3 +253,7 @@ class _Texts(Iterator[str]):
             if type(event) is TextDelta:
                 return event.delta
         raise StopIteration
+
+    def close(self) -> None:
+        """Close the stream."""
+        self._pump.close()

@@ -1,12 +1,14 @@
-"""Server-Sent Events to the library's own."""
+"""Server-Sent Events to the library's own, and back."""
 
 from __future__ import annotations
 
-from typing import Final
+import json
+from typing import Any, Final
 
 from cattrs import ClassValidationError
 
 from leadlex._values.events import StreamEvent, UnknownEvent
+from leadlex._values.plain import fields_of
 from leadlex._values.structure import EVENTS, WireError, event_hook, explain, joined, unread
 
 from .event_blocks import is_end
@@ -53,3 +55,33 @@ def _problem_event(data: str) -> WireProblem:
         return WireProblem(None, data)
     fields = value if isinstance(value, dict) else {}
     return problem_of(fields) or problem_in(fields)
+
+
+# Back --------------------------------------------------------------------------------------------------------------
+
+COMMENT: Final = b": keep-alive\n\n"
+
+LAST: Final = b"data: [DONE]\n\n"
+
+
+def bytes_of(event: StreamEvent) -> bytes:
+    """Write an event as the service does; what the service left out is left out."""
+    if isinstance(event, UnknownEvent):
+        return _framed("" if event.event == "message" else event.event, event.data)
+    sent = {name: value for name, value in fields_of(event).items() if value is not None or name in event.extra}
+    return _framed(event.plain_type, _json(sent))
+
+
+def bytes_of_error(code: str, message: str) -> bytes:
+    """Write an `error` event as the service does."""
+    return _framed("error", _json({"code": code, "message": message}))
+
+
+def _json(value: dict[str, Any]) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _framed(name: str, data: str) -> bytes:
+    lines = [f"event: {name}"] if name else []
+    lines += [f"data: {line}" for line in data.split("\n")]
+    return "\n".join([*lines, "", ""]).encode("utf-8", "replace")

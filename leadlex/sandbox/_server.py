@@ -11,6 +11,7 @@ from starlette.types import ASGIApp
 from uvicorn.server import ServerState
 
 from leadlex._errors import ConfigurationError
+from leadlex._steady_clock import keep_time
 from leadlex._system_threads import system_event, system_thread, why_no_loop
 
 from ._connection import Connection
@@ -73,6 +74,7 @@ class Server:
         connections to end, and takes over the signals of the process.
         """
         self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
+        keep_time(self._loop)
         state = ServerState()
         server = await self._loop.create_server(lambda: Connection(self._config, state), sock=self._socket)
         self._ready.set()

@@ -192,6 +192,17 @@ class TestSilence:
             seen.expect(StreamInterruptedError, charged="unknown", attempts=1, text="")
             assert clock_of(seen) == "first_event"
 
+    @pytest.mark.row("G06")
+    @pytest.mark.parametrize(("events", "clock"), [(0, "first_event"), (3, "event_idle")])
+    def test_unknown_events(self, runner: Runner, events: int, clock: str) -> None:
+        """Events that the contract does not name are handed out, but they are no progress."""
+        timeout = Timeout(first_event=0.3 if not events else 5, idle=5, event_idle=0.3)
+        pings = _Pings(events, b"event: ping\ndata: {}\n\n")
+        with ScriptedServer(spoiled("stream", pings)) as server:
+            seen = observe(runner, "stream", server, timeout=timeout, retries=0, resume=False, deadline=1.0)
+            seen.expect(StreamInterruptedError, charged="unknown", attempts=1, text="")
+            assert clock_of(seen) == clock
+
     @pytest.mark.row("G07")
     @pytest.mark.parametrize(
         ("timeout", "clock"),
@@ -229,17 +240,18 @@ class TestSilence:
 
 
 class _Pings:
-    """Send some events, then comments for ever."""
+    """Send some events, then comments for ever, or what else is no progress."""
 
-    def __init__(self, events: int) -> None:
+    def __init__(self, events: int, ping: bytes = b": ping\n\n") -> None:
         self._events = events
+        self._ping = ping
 
     def __call__(self, connection: Connection, plain: Plain, /) -> None:
         """Do the damage."""
         connection.send(plain.head, *map(plain.frame, plain.body[: self._events]))
         while True:
             connection.sleep(0.03)
-            connection.send(plain.frame(b": ping\n\n"))
+            connection.send(plain.frame(self._ping))
 
 
 class _Drip:

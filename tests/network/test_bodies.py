@@ -5,8 +5,10 @@ from __future__ import annotations
 import gzip
 import socket
 import ssl
+import time
 import zlib
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import anyio
@@ -48,7 +50,8 @@ def clocks(**timeout: Any) -> Clocks:
 
 def body_of(*pieces: bytes, coding: str = "", limit: int = 1 << 20, cut: bool = False) -> bytes:
     """Read a whole body."""
-    return drive(read_all(response_of(pieces, {"content-encoding": coding}), clocks(), limit, cut=cut))
+    read = partial(read_all, response_of(pieces, {"content-encoding": coding}), clocks(), limit, cut=cut)
+    return anyio.run(read)
 
 
 class TestBodies:
@@ -180,11 +183,23 @@ class TestClocks:
         """From the first event on, the clock of events counts anew."""
         made = clocks(first_event=1, event_idle=2)
         ends = [made.next_end(), made.next_end()]
-        made.note_event()
+        made.pause()
+        made.go_on(progress=True)
         ends.append(made.next_end())
         assert [clock for _, clock in ends] == ["first_event", "first_event", "event_idle"]
         assert [seconds for seconds, _ in ends] == pytest.approx([1, 1, 2], abs=0.5)
         assert ends[1] < ends[0]
+
+    def test_no_progress(self) -> None:
+        """What the contract does not name gives the clock no more time, but takes none while the caller has it."""
+        made = clocks(first_event=1, event_idle=2)
+        made.next_end()
+        made.pause()
+        time.sleep(0.2)
+        made.go_on(progress=False)
+        seconds, clock = made.next_end()
+        assert clock == "first_event"
+        assert seconds == pytest.approx(1, abs=0.15)
 
     def test_json(self) -> None:
         """A JSON answer has no clock of events."""

@@ -681,6 +681,8 @@ def replayed(events: list[tuple[str, Mapping[str, Any]]]) -> Progress:
     return progress
 
 
+# httpcore's own, which runs here without leadlex.
+@pytest.mark.filterwarnings("ignore:Async generator 'httpcore:ResourceWarning")
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 @pytest.mark.parametrize("name", TRACES)
 def test_progress(name: str, backend: str) -> None:

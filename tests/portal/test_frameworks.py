@@ -25,7 +25,7 @@ import leadlex
 from leadlex import ConfigurationError
 from leadlex.sandbox import Sandbox
 from tests.support.captures import LONG, text_of
-from tests.support.lexi import CHAT, Cut, LexiScript, Lost, Slow
+from tests.support.lexi import CHAT, Answer, Cut, LexiScript, Lost, Slow
 from tests.support.programs import Ended, Python, pythons
 from tests.support.resources import no_leaks
 from tests.support.runners import API_KEY
@@ -408,6 +408,37 @@ def test_forks_in_c(name: str, python: Python) -> None:
     fault = Cut(after=220, how="stall") if name == "read" else ()
     with ScriptedServer(LexiScript(stream=LONG, stream_fault=fault)) as server:
         assert_all_true(python.run(FORKED_IN_C + source, server.url), count)
+
+
+# Tests that stop the clock -----------------------------------------------------------------------------------------
+
+FROZEN = f"""
+import leadlex
+from freezegun import freeze_time
+from leadlex.sandbox import Sandbox
+with freeze_time("2026-02-25"):
+    with leadlex.LeadLex() as lexi:
+        print(lexi.chat("Hi").response == {CHAT["response"]!r})
+        stream = lexi.stream_chat("Hi")
+        print(stream.final_reply().response == {text_of(LONG)!r})
+        print(stream.resumes == 1)
+        print(b": keep-alive" in b"".join(leadlex.sse(lexi.stream_chat("Hi"), keep_alive=0.05)))
+        try:
+            lexi.with_options(timeout=leadlex.Timeout(idle=0.2), resume=False).stream_chat("Hi").final_reply()
+        except leadlex.StreamInterruptedError as error:
+            print(error.__cause__.clock == "idle")
+    with Sandbox(pace=200) as sandbox, leadlex.LeadLex(sandbox.api_key, base_url=sandbox.url) as lexi:
+        print("Lexi" in lexi.stream_chat("Hi").final_reply().response)
+"""
+
+
+@needs("freezegun")
+def test_a_clock_that_stands_still() -> None:
+    """Under freezegun a sync client goes on: retries end, clocks run out, and the sandbox talks at its pace."""
+    faults = [Cut(300), Slow(0), Slow(0.01), Cut(300, "stall")]
+    script = LexiScript(stream=LONG, stream_fault=faults, chat_fault=Answer(429, code="rate_limited"))
+    with ScriptedServer(script) as server:
+        assert_all_true(LOADED.run(FROZEN, server.url), 6)
 
 
 # Loading -----------------------------------------------------------------------------------------------------------
