@@ -437,6 +437,7 @@ class AsyncLeadLex:
         finally:
             del headers  # as in __init__
         copy = object.__new__(type(self))
+        copy.__dict__.update(self.__dict__)  # with what a user's subclass keeps there
         copy._transport = self._transport.replaced(settings)  # its own class
         copy._owner, copy._closing = False, []  # its own class
         return copy

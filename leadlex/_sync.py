@@ -87,9 +87,9 @@ class LeadLex:
         self._bridge = Bridge(self._wrapped.aclose)
 
     @classmethod
-    def _of(cls, wrapped: AsyncLeadLex, bridge: Bridge) -> Self:
+    def _of(cls, wrapped: AsyncLeadLex, bridge: Bridge, kept: Mapping[str, object]) -> Self:
         client = object.__new__(cls)
-        client._wrapped, client._bridge = wrapped, bridge
+        client.__dict__.update(kept, _wrapped=wrapped, _bridge=bridge)
         return client
 
     def __repr__(self) -> str:
@@ -121,7 +121,7 @@ class LeadLex:
                 reply = lexi.chat("Summarize my pipeline")
         """
         wrapped = AsyncLeadLex.sandbox()
-        return cls._of(wrapped, Bridge(wrapped.aclose))
+        return cls._of(wrapped, Bridge(wrapped.aclose), {})
 
     def chat(
         self,
@@ -418,7 +418,7 @@ class LeadLex:
             twin = self._wrapped.with_options(timeout=timeout, retries=retries, resume=resume, headers=headers)
         finally:
             del headers
-        return self._of(twin, self._bridge.lend())
+        return self._of(twin, self._bridge.lend(), vars(self))
 
     def close(self) -> None:
         """Close all connections; running calls end with `ClientClosedError`. Closing twice is fine.

@@ -55,6 +55,15 @@ def test_dir_lists_every_name() -> None:
     assert set(dir(leadlex)) >= set(leadlex.__all__)
 
 
+@pytest.mark.parametrize("name", ["sandbox", "webhooks"])
+def test_a_module_is_an_attribute(name: str) -> None:
+    """`import leadlex` is enough to use its modules, each of which loads when it is first used."""
+    listed = f"'leadlex.{name}' in sys.modules, '{name}' in dir(leadlex), leadlex.{name}.__name__"
+    code = f"import leadlex, sys; print({listed})"
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (run.stdout, run.stderr) == (f"False True leadlex.{name}\n", "")
+
+
 def test_a_misspelt_name_is_refused() -> None:
     """A misspelt name is an `AttributeError` that repeats it, as from any other module."""
     with pytest.raises(AttributeError, match="module 'leadlex' has no attribute 'LeadLexx'"):

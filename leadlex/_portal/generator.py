@@ -209,7 +209,7 @@ def same_class(_: ast.ClassDef, method: Method) -> list[str] | None:
         return None
     if method.name.startswith("__"):
         return None
-    return [*head(method), *wrapped_call(method, "self._of(", ", self._bridge.lend())")]
+    return [*head(method), *wrapped_call(method, "self._of(", ", self._bridge.lend(), vars(self))")]
 
 
 def class_method(kind: ast.ClassDef, method: Method) -> list[str] | None:
@@ -219,7 +219,7 @@ def class_method(kind: ast.ClassDef, method: Method) -> list[str] | None:
     return [
         *head(method),
         f"        wrapped = {kind.name}.{method.name}()",
-        "        return cls._of(wrapped, Bridge(wrapped.aclose))",
+        "        return cls._of(wrapped, Bridge(wrapped.aclose), {})",
     ]
 
 
@@ -278,9 +278,9 @@ def making(kind: ast.ClassDef, method: Method) -> list[str] | None:
         "        self._bridge = Bridge(self._wrapped.aclose)",
         "",
         "    @classmethod",
-        f"    def _of(cls, wrapped: {kind.name}, bridge: Bridge) -> Self:",
+        f"    def _of(cls, wrapped: {kind.name}, bridge: Bridge, kept: Mapping[str, object]) -> Self:",
         "        client = object.__new__(cls)",
-        "        client._wrapped, client._bridge = wrapped, bridge",
+        "        client.__dict__.update(kept, _wrapped=wrapped, _bridge=bridge)",
         "        return client",
     ]
 
