@@ -6,14 +6,14 @@ Rule: a method says what it does and whose work it is; the work is done further 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
 import httpx
 
-from ._api_key import key_of
+from ._api_key import keys_of
 from ._config import DEFAULT_RETRIES, DEFAULT_TIMEOUT, UNSET, RetryPolicy, Timeout, Unset, policy_of, timeout_of, whole
 from ._logging import configure
 from ._network.clients import connections_for
@@ -45,7 +45,8 @@ class AsyncLeadLex:
     """A client of Lexi, the AI assistant inside the LeadLex CRM.
 
     Args:
-        api_key: A workspace key (`wbk_…`); else `LEADLEX_API_KEY`.
+        api_key: A workspace key (`wbk_…`), or a function that gives one for each call, always of one workspace, since
+            idempotency keys belong to it; one that gives no awaitable runs in a thread. Else `LEADLEX_API_KEY`.
         base_url: Where the API is; else `LEADLEX_BASE_URL`, else the service. https, except for this machine.
         timeout: Seconds, or a `Timeout`.
         retries: Attempts after the first, 0 to 9, or a `RetryPolicy`; nothing that could be charged twice is repeated.
@@ -66,7 +67,7 @@ class AsyncLeadLex:
 
     def __init__(
         self,
-        api_key: str | None = None,
+        api_key: str | Callable[[], str | Awaitable[str]] | None = None,
         *,
         base_url: str | None = None,
         timeout: float | Timeout = DEFAULT_TIMEOUT,
@@ -80,7 +81,7 @@ class AsyncLeadLex:
             configure(os.environ)
             settings = Settings(
                 base_url=base_url_of(base_url, os.environ),
-                key=key_of(api_key, os.environ),
+                keys=keys_of(api_key, os.environ),
                 headers=headers_of({} if headers is None else headers),
                 timeout=timeout_of(timeout),
                 policy=policy_of(retries),

@@ -5,7 +5,7 @@ Rule: no logic. Every method runs its async twin in the thread of all sync clien
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Generic, Self
@@ -40,7 +40,8 @@ class LeadLex:
     """A client of Lexi, the AI assistant inside the LeadLex CRM.
 
     Args:
-        api_key: A workspace key (`wbk_…`); else `LEADLEX_API_KEY`.
+        api_key: A workspace key (`wbk_…`), or a function that gives one for each call, always of one workspace, since
+            idempotency keys belong to it; one that gives no awaitable runs in a thread. Else `LEADLEX_API_KEY`.
         base_url: Where the API is; else `LEADLEX_BASE_URL`, else the service. https, except for this machine.
         timeout: Seconds, or a `Timeout`.
         retries: Attempts after the first, 0 to 9, or a `RetryPolicy`; nothing that could be charged twice is repeated.
@@ -61,7 +62,7 @@ class LeadLex:
 
     def __init__(
         self,
-        api_key: str | None = None,
+        api_key: str | Callable[[], str | Awaitable[str]] | None = None,
         *,
         base_url: str | None = None,
         timeout: float | Timeout = DEFAULT_TIMEOUT,
