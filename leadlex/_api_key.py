@@ -28,6 +28,8 @@ _NAMED: Final = {"amp": "&", "lt": "<", "gt": ">", "quot": '"', "apos": "'"}
 
 _MASK: Final = "wbk_…"
 
+_UNPICKLED: Final = "An API key can't be pickled: make the client in the process that uses it."
+
 TELLING: Final = 8
 """Characters of an API key that are not shown together; fewer are no more than how such keys begin."""
 
@@ -53,7 +55,7 @@ class ApiKey:
         return _MASK
 
     def __reduce__(self) -> tuple[Any, ...]:
-        raise TypeError("An API key can't be pickled: make the client in the process that uses it.")
+        raise TypeError(_UNPICKLED)
 
     @property
     def authorization(self) -> str:
@@ -94,6 +96,9 @@ class ApiKeys:
 
     def __repr__(self) -> str:
         return _MASK
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise TypeError(_UNPICKLED)
 
     @property
     def is_async(self) -> bool:
@@ -147,8 +152,8 @@ _MISTAKEN: Final = (
     (r"bearer.*", _ALONE, "one with the word Bearer in front"),
     (rf"{_QUOTE}.*|.*{_QUOTE}", _ALONE, "one in quotation marks, which are no part of it"),
     (r"leadlex_api_key=.*", _ALONE, "one with the name of the variable in front"),
-    (r"[$%<{\[].*|(?:wbk)?[-_x*.…0]*", _KEY, "a placeholder"),
-    (r"(?:.*[-_])?(?:your|api[-_]?key|placeholder|change[-_]?me|replace[-_]?me)(?:[-_].*)?", _KEY, "a placeholder"),
+    (r"[$%<{\[].*|(?:wbk)?_?(?:…|[x*._-]{3,})?|(?:wbk_|leadlex_)?api[-_]?key", _KEY, "a placeholder"),
+    (r"(?:.*[-_])?(?:your|placeholder|change[-_]?me|replace[-_]?me)(?:[-_].*)?", _KEY, "a placeholder"),
     (r"whsec_.*", _KEY, "the secret of a webhook"),
     (r"(?:sk-|[sr]k_|pk_|gh[po]_|github_pat_|xox|aiza|akia|hf_).*", _KEY, "one that looks like another service's"),
 )

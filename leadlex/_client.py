@@ -6,8 +6,10 @@ Rule: a method says what it does and whose work it is; the work is done further 
 from __future__ import annotations
 
 import os
+import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
+from os import PathLike
 from types import TracebackType
 from typing import Any, Self
 
@@ -53,6 +55,10 @@ class AsyncLeadLex:
         resume: Whether a stream that breaks is continued with its idempotency key.
         max_connections: How many connections there may be at once, 1 to 100,000.
         headers: Extra headers for every request.
+        proxy: The URL of a proxy (http, https, socks5) for all but this machine; `NO_PROXY` is then not asked. Else the
+            proxy variables of the environment.
+        verify: Whose certificates are trusted: an `ssl.SSLContext`, a PEM file's path, or `"system"` for what this
+            machine trusts (`pip install 'leadlex[trust]'`). Else `SSL_CERT_FILE`, `SSL_CERT_DIR`, else certifi.
         http_client: An `httpx.AsyncClient` of your own (its transport, proxies, TLS, limits and hooks are used; you
             close it), or a function that makes one (one for each event loop and process; closed with this client).
             Tools that look into httpx (vcrpy, respx, OpenTelemetry) see what `httpx.AsyncClient`, given here, sends.
@@ -75,6 +81,8 @@ class AsyncLeadLex:
         resume: bool = True,
         max_connections: int = MAX_CONNECTIONS,
         headers: Mapping[str, str] | None = None,
+        proxy: str | None = None,
+        verify: ssl.SSLContext | str | PathLike[str] | None = None,
         http_client: httpx.AsyncClient | Callable[[], httpx.AsyncClient] | None = None,
     ) -> None:
         try:
@@ -88,9 +96,10 @@ class AsyncLeadLex:
                 resume=flag_of(resume),
                 max_connections=whole(max_connections, "max_connections", 1, 100_000),
             )
+            connections = connections_for(settings, http_client, proxy, verify)
         finally:
-            del api_key, base_url, headers  # a traceback that shows locals must not show a secret in them
-        self._transport = Transport(settings, connections_for(settings, http_client), LastSeen(), RetryQuota(), Clock())
+            del api_key, base_url, headers, proxy  # a traceback that shows locals must not show a secret in them
+        self._transport = Transport(settings, connections, LastSeen(), RetryQuota(), Clock())
         self._owner = True
         self._closing: list[Callable[[], object]] = []
 

@@ -5,8 +5,10 @@ Rule: no logic. Every method runs its async twin in the thread of all sync clien
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from datetime import datetime
+from os import PathLike
 from types import TracebackType
 from typing import Any, Generic, Self
 
@@ -48,6 +50,10 @@ class LeadLex:
         resume: Whether a stream that breaks is continued with its idempotency key.
         max_connections: How many connections there may be at once, 1 to 100,000.
         headers: Extra headers for every request.
+        proxy: The URL of a proxy (http, https, socks5) for all but this machine; `NO_PROXY` is then not asked. Else the
+            proxy variables of the environment.
+        verify: Whose certificates are trusted: an `ssl.SSLContext`, a PEM file's path, or `"system"` for what this
+            machine trusts (`pip install 'leadlex[trust]'`). Else `SSL_CERT_FILE`, `SSL_CERT_DIR`, else certifi.
         http_client: An `httpx.AsyncClient` of your own (its transport, proxies, TLS, limits and hooks are used; you
             close it), or a function that makes one (one for each event loop and process; closed with this client).
             Tools that look into httpx (vcrpy, respx, OpenTelemetry) see what `httpx.AsyncClient`, given here, sends.
@@ -70,6 +76,8 @@ class LeadLex:
         resume: bool = True,
         max_connections: int = MAX_CONNECTIONS,
         headers: Mapping[str, str] | None = None,
+        proxy: str | None = None,
+        verify: ssl.SSLContext | str | PathLike[str] | None = None,
         http_client: httpx.AsyncClient | Callable[[], httpx.AsyncClient] | None = None,
     ) -> None:
         try:
@@ -81,10 +89,12 @@ class LeadLex:
                 resume=resume,
                 max_connections=max_connections,
                 headers=headers,
+                proxy=proxy,
+                verify=verify,
                 http_client=http_client,
             )
         finally:
-            del api_key, base_url, headers
+            del api_key, base_url, headers, proxy
         self._bridge = Bridge(self._wrapped.aclose)
 
     @classmethod

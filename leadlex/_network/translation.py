@@ -251,7 +251,7 @@ _UNREACHED: Final = frozenset({FailureKind.NAME, FailureKind.CONNECT, FailureKin
 
 _MORE_FILES: Final = "Raise the limit of open files (ulimit -n), or lower max_connections."
 
-_PROXY_URL: Final = "HTTPS_PROXY=http://user:password@host:port"
+_PROXY_URL: Final = "proxy= or HTTPS_PROXY=http://user:password@host:port"
 
 # What a proxy did that did not connect, and what helps.
 _OF_PROXIES: Final = {
@@ -270,8 +270,8 @@ _OF_PROXIES: Final = {
 _PLAIN_PROXY: Final = f"Write http:// in front of the proxy: {_PROXY_URL}."
 
 _TRUSTED: Final = (
-    "Where a firm's proxy inspects TLS, set SSL_CERT_FILE to a PEM file that has the certificate of its authority; "
-    "else check base_url and this machine's clock."
+    "Where a firm's proxy inspects TLS, trust its authority: verify=PATH or SSL_CERT_FILE=PATH, a PEM file with its "
+    "certificate, or verify='system' where this machine trusts it; else check base_url and this machine's clock."
 )
 
 # What OpenSSL calls an answer in plain text: 1.1 and 3 by other names.

@@ -48,7 +48,7 @@ PLAIN = {
         "timeout",
         "poll_interval",
     ),
-    *("retries", "resume", "max_connections", "http_client"),
+    *("retries", "resume", "max_connections", "verify", "http_client"),
 }
 HEAD = '''"""The sync client. Written by `python -m leadlex._portal.generator`; change the async one, not this.
 
@@ -375,10 +375,11 @@ def imports(trees: dict[str, ast.Module], body: str) -> list[str]:
         for module, name in _imported(tree):
             if RENAMED.get(name, name) in used and name not in SOURCES:
                 wanted.setdefault(module, set()).add(RENAMED.get(name, name))
-    plain = ["import httpx"] if "httpx" in used else []
+    foreign = ["import httpx"] if "httpx" in used else []
+    standard = ["import ssl"] if "ssl" in used else []
     outer = {module: names for module, names in wanted.items() if not module.startswith(".")}
     inner = {module: names for module, names in wanted.items() if module.startswith(".")}
-    return [*_froms(outer), "", *plain, "", *_froms(inner)]
+    return [*standard, *_froms(outer), "", *foreign, "", *_froms(inner)]
 
 
 def _imported(tree: ast.Module) -> Iterator[tuple[str, str]]:
