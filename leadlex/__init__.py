@@ -13,6 +13,8 @@ from importlib import import_module
 TYPE_CHECKING = False  # as typing's, which takes half of the time of this import; checkers know it by its name
 
 if TYPE_CHECKING:
+    from . import sandbox as sandbox
+    from . import webhooks as webhooks
     from ._client import AsyncLeadLex
     from ._config import RetryPolicy, Timeout, __version__
     from ._errors import (
@@ -151,7 +153,11 @@ if not TYPE_CHECKING:
     }
     _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names.split()}
 
+    _SUBMODULES = {"sandbox", "webhooks"}
+
     def __getattr__(name: str) -> object:
+        if name in _SUBMODULES:
+            return import_module(f"leadlex.{name}")
         module = _MODULE_OF.get(name)
         if module is None:
             raise AttributeError(f"module 'leadlex' has no attribute {name!r}")
@@ -162,4 +168,4 @@ if not TYPE_CHECKING:
         return value
 
     def __dir__() -> list[str]:
-        return sorted({*globals(), *__all__})
+        return sorted({*globals(), *__all__, *_SUBMODULES})

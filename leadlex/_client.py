@@ -6,14 +6,16 @@ Rule: a method says what it does and whose work it is; the work is done further 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+import ssl
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
+from os import PathLike
 from types import TracebackType
 from typing import Any, Self, overload
 
 import httpx
 
-from ._api_key import key_of
+from ._api_key import keys_of
 from ._config import DEFAULT_RETRIES, DEFAULT_TIMEOUT, UNSET, RetryPolicy, Timeout, Unset, policy_of, timeout_of, whole
 from ._logging import configure
 from ._network.clients import connections_for
@@ -45,13 +47,18 @@ class AsyncLeadLex:
     """A client of Lexi, the AI assistant inside the LeadLex CRM.
 
     Args:
-        api_key: A workspace key (`wbk_…`); else `LEADLEX_API_KEY`.
+        api_key: A workspace key (`wbk_…`), or a function that gives one for each call, always of one workspace, since
+            idempotency keys belong to it; one that gives no awaitable runs in a thread. Else `LEADLEX_API_KEY`.
         base_url: Where the API is; else `LEADLEX_BASE_URL`, else the service. https, except for this machine.
         timeout: Seconds, or a `Timeout`.
         retries: Attempts after the first, 0 to 9, or a `RetryPolicy`; nothing that could be charged twice is repeated.
         resume: Whether a stream that breaks is continued with its idempotency key.
         max_connections: How many connections there may be at once, 1 to 100,000.
         headers: Extra headers for every request.
+        proxy: The URL of a proxy (http, https, socks5) for all but this machine; `NO_PROXY` is then not asked. Else the
+            proxy variables of the environment.
+        verify: Whose certificates are trusted: an `ssl.SSLContext`, a PEM file's path, or `"system"` for what this
+            machine trusts (the extra `trust`). Else `SSL_CERT_FILE`, `SSL_CERT_DIR`, else certifi.
         http_client: An `httpx.AsyncClient` of your own (its transport, proxies, TLS, limits and hooks are used; you
             close it), or a function that makes one (one for each event loop and process; closed with this client).
             Tools that look into httpx (vcrpy, respx, OpenTelemetry) see what `httpx.AsyncClient`, given here, sends.
@@ -66,7 +73,7 @@ class AsyncLeadLex:
 
     def __init__(
         self,
-        api_key: str | None = None,
+        api_key: str | Callable[[], str | Awaitable[str]] | None = None,
         *,
         base_url: str | None = None,
         timeout: float | Timeout = DEFAULT_TIMEOUT,
@@ -74,24 +81,25 @@ class AsyncLeadLex:
         resume: bool = True,
         max_connections: int = MAX_CONNECTIONS,
         headers: Mapping[str, str] | None = None,
+        proxy: str | None = None,
+        verify: ssl.SSLContext | str | PathLike[str] | None = None,
         http_client: httpx.AsyncClient | Callable[[], httpx.AsyncClient] | None = None,
     ) -> None:
         try:
             configure(os.environ)
             settings = Settings(
                 base_url=base_url_of(base_url, os.environ),
-                key=key_of(api_key, os.environ),
+                keys=keys_of(api_key, os.environ),
                 headers=headers_of({} if headers is None else headers),
                 timeout=timeout_of(timeout),
                 policy=policy_of(retries),
                 resume=flag_of(resume),
                 max_connections=whole(max_connections, "max_connections", 1, 100_000),
             )
+            connections = connections_for(settings, http_client, proxy, verify)
         finally:
-            del api_key, base_url, headers  # a traceback that shows locals must not show a secret in them
-        self._transport = Transport(
-            settings, connections_for(settings, http_client), LastSeen(), RetryQuota(), current_clock()
-        )
+            del api_key, base_url, headers, proxy  # a traceback that shows locals must not show a secret in them
+        self._transport = Transport(settings, connections, LastSeen(), RetryQuota(), current_clock())
         self._owner = True
         self._closing: list[Callable[[], object]] = []
 
@@ -476,6 +484,7 @@ class AsyncLeadLex:
         finally:
             del headers  # as in __init__
         copy = object.__new__(type(self))
+        copy.__dict__.update(self.__dict__)  # with what a user's subclass keeps there
         copy._transport = self._transport.replaced(settings)  # its own class
         copy._owner, copy._closing = False, []  # its own class
         return copy

@@ -6,7 +6,8 @@ Rule: a record carries the fields named here and no others: never a key, a messa
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Final
 
@@ -20,6 +21,8 @@ FIELDS: Final = ("operation", "attempt", "status", "request_id", "elapsed", "fau
 
 def record(level: int, event: str, **fields: object) -> None:
     """Write one line: what happened and its fields, which a structured handler finds in `record.leadlex`."""
+    if _terminal in logger.handlers:
+        logger.disabled = False  # dictConfig disables every logger that it finds, unless told otherwise
     if not logger.isEnabledFor(level):
         return
     shown = {name: fields[name] for name in FIELDS if fields.get(name) is not None}
@@ -45,13 +48,32 @@ def configure(environment: Mapping[str, str]) -> None:
     if name not in _LEVELS:
         raise ConfigurationError(f"LEADLEX_LOG must be one of {', '.join(_LEVELS)}.")
     logger.setLevel(_LEVELS[name])
-    if not any(isinstance(handler, _Terminal) for handler in logger.handlers):
-        logger.addHandler(_Terminal())
+    logger.addHandler(_terminal)  # once: what is there already is not added
 
 
-class _Terminal(logging.StreamHandler):  # type: ignore[type-arg]  # generic in the stubs only
-    """The handler that `LEADLEX_LOG` adds, once."""
+class _Terminal(logging.Handler):
+    """The handler that `LEADLEX_LOG` adds; a line that the application shows in a terminal is left to it."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line to stderr, as it is now."""
+        if sys.stderr is not None and not any(_shows(each, record.levelno) for each in _handlers()):
+            sys.stderr.write(f"{self.format(record)}\n")
+            sys.stderr.flush()
+
+
+_terminal: Final = _Terminal()
+_terminal.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+
+
+def _handlers() -> Iterator[logging.Handler]:
+    """Give the handlers that a line of ours comes to."""
+    source: logging.Logger | None = logger
+    while source is not None:
+        yield from source.handlers
+        source = source.parent if source.propagate else None
+
+
+def _shows(handler: logging.Handler, level: int) -> bool:
+    """Tell whether a handler writes a line of such a level to the terminal, as basicConfig's does."""
+    terminals = (sys.stderr, sys.stdout, sys.__stderr__, sys.__stdout__)
+    return isinstance(handler, logging.StreamHandler) and level >= handler.level and handler.stream in terminals

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from attrs import evolve, field, frozen
 
-from ._api_key import VISIBLE, ApiKey
+from ._api_key import VISIBLE, ApiKeys
 from ._config import DEFAULT_RETRIES, DEFAULT_TIMEOUT, RetryPolicy, Timeout, Unset, __version__, policy_of, timeout_of
 from ._errors import ConfigurationError, discreet, refuse
 
@@ -122,7 +122,7 @@ class Settings:
     """The checked options of a client."""
 
     base_url: str
-    key: ApiKey
+    keys: ApiKeys
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     timeout: Timeout = DEFAULT_TIMEOUT
     policy: RetryPolicy = DEFAULT_RETRIES

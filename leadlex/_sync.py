@@ -5,8 +5,10 @@ Rule: no logic. Every method runs its async twin in the thread of all sync clien
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import ssl
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from datetime import datetime
+from os import PathLike
 from types import TracebackType
 from typing import Any, Generic, Self, overload
 
@@ -41,13 +43,18 @@ class LeadLex:
     """A client of Lexi, the AI assistant inside the LeadLex CRM.
 
     Args:
-        api_key: A workspace key (`wbk_…`); else `LEADLEX_API_KEY`.
+        api_key: A workspace key (`wbk_…`), or a function that gives one for each call, always of one workspace, since
+            idempotency keys belong to it; one that gives no awaitable runs in a thread. Else `LEADLEX_API_KEY`.
         base_url: Where the API is; else `LEADLEX_BASE_URL`, else the service. https, except for this machine.
         timeout: Seconds, or a `Timeout`.
         retries: Attempts after the first, 0 to 9, or a `RetryPolicy`; nothing that could be charged twice is repeated.
         resume: Whether a stream that breaks is continued with its idempotency key.
         max_connections: How many connections there may be at once, 1 to 100,000.
         headers: Extra headers for every request.
+        proxy: The URL of a proxy (http, https, socks5) for all but this machine; `NO_PROXY` is then not asked. Else the
+            proxy variables of the environment.
+        verify: Whose certificates are trusted: an `ssl.SSLContext`, a PEM file's path, or `"system"` for what this
+            machine trusts (the extra `trust`). Else `SSL_CERT_FILE`, `SSL_CERT_DIR`, else certifi.
         http_client: An `httpx.AsyncClient` of your own (its transport, proxies, TLS, limits and hooks are used; you
             close it), or a function that makes one (one for each event loop and process; closed with this client).
             Tools that look into httpx (vcrpy, respx, OpenTelemetry) see what `httpx.AsyncClient`, given here, sends.
@@ -62,7 +69,7 @@ class LeadLex:
 
     def __init__(
         self,
-        api_key: str | None = None,
+        api_key: str | Callable[[], str | Awaitable[str]] | None = None,
         *,
         base_url: str | None = None,
         timeout: float | Timeout = DEFAULT_TIMEOUT,
@@ -70,6 +77,8 @@ class LeadLex:
         resume: bool = True,
         max_connections: int = MAX_CONNECTIONS,
         headers: Mapping[str, str] | None = None,
+        proxy: str | None = None,
+        verify: ssl.SSLContext | str | PathLike[str] | None = None,
         http_client: httpx.AsyncClient | Callable[[], httpx.AsyncClient] | None = None,
     ) -> None:
         try:
@@ -81,16 +90,18 @@ class LeadLex:
                 resume=resume,
                 max_connections=max_connections,
                 headers=headers,
+                proxy=proxy,
+                verify=verify,
                 http_client=http_client,
             )
         finally:
-            del api_key, base_url, headers
+            del api_key, base_url, headers, proxy
         self._bridge = Bridge(self._wrapped.aclose)
 
     @classmethod
-    def _of(cls, wrapped: AsyncLeadLex, bridge: Bridge) -> Self:
+    def _of(cls, wrapped: AsyncLeadLex, bridge: Bridge, kept: Mapping[str, object]) -> Self:
         client = object.__new__(cls)
-        client._wrapped, client._bridge = wrapped, bridge
+        client.__dict__.update(kept, _wrapped=wrapped, _bridge=bridge)
         return client
 
     def __repr__(self) -> str:
@@ -122,7 +133,7 @@ class LeadLex:
                 reply = lexi.chat("Summarize my pipeline")
         """
         wrapped = AsyncLeadLex.sandbox()
-        return cls._of(wrapped, Bridge(wrapped.aclose))
+        return cls._of(wrapped, Bridge(wrapped.aclose), {})
 
     @overload
     def chat(
@@ -457,7 +468,7 @@ class LeadLex:
             twin = self._wrapped.with_options(timeout=timeout, retries=retries, resume=resume, headers=headers)
         finally:
             del headers
-        return self._of(twin, self._bridge.lend())
+        return self._of(twin, self._bridge.lend(), vars(self))
 
     def close(self) -> None:
         """Close all connections; running calls end with `ClientClosedError`. Closing twice is fine.

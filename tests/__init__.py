@@ -14,6 +14,8 @@ What goes through all layers stands beside them:
 - Handles: `test_streams.py`, `test_handles.py`, `test_threads.py`; in any order, while clocks jump: `test_states.py`.
 - Errors, their charge, their advice: `test_errors.py`, `test_advice.py`, `test_celery.py`; secrets: `test_secrets.py`.
 - Public names, docstrings, types: `test_public.py`, `test_typing/`; the README: `test_readme.py`.
+- API keys that change: `test_api_key.py`.
+- The log beside an application's own: `test_logging.py`.
 - The layers: `test_architecture.py`; how many frames a call goes through: `test_benchmarks.py`; what else is installed:
   `test_dependencies.py`.
 - A first conversation, on both clients: `test_conversation.py`.

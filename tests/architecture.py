@@ -256,6 +256,7 @@ FUNCTION_IMPORTS = frozenset(
         ("leadlex", "__getattr__", "(import_module)"),
         ("leadlex._network.aiohttp_client", "_is_installed", "(import_module)"),
         ("leadlex._network.aiohttp_client", "aiohttp_client", "_network"),
+        ("leadlex._network.tls", "_system_context", "(import_module)"),
         ("leadlex._errors", "_attempts", "_values"),
         ("leadlex._errors", "to_dict", "_values"),
         ("leadlex._errors", "from_dict", "_values"),

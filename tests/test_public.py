@@ -63,6 +63,15 @@ def test_dir_lists_every_name() -> None:
     assert set(dir(leadlex)) >= set(leadlex.__all__)
 
 
+@pytest.mark.parametrize("name", ["sandbox", "webhooks"])
+def test_a_module_is_an_attribute(name: str) -> None:
+    """`import leadlex` is enough to use its modules, each of which loads when it is first used."""
+    listed = f"'leadlex.{name}' in sys.modules, '{name}' in dir(leadlex), leadlex.{name}.__name__"
+    code = f"import leadlex, sys; print({listed})"
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (run.stdout, run.stderr) == (f"False True leadlex.{name}\n", "")
+
+
 def test_a_misspelt_name_is_refused() -> None:
     """A misspelt name is an `AttributeError` that repeats it, as from any other module."""
     with pytest.raises(AttributeError, match="module 'leadlex' has no attribute 'LeadLexx'"):
@@ -178,13 +187,13 @@ def test_a_class_is_found_anywhere_in_an_annotation() -> None:
     assert [each.__name__ for each in own_classes(hint)] == ["Page", "Task"]
 
 
-@pytest.mark.parametrize(("face", "kind"), [("async_face", leadlex.AsyncLeadLex), ("sync_face", leadlex.LeadLex)])
-def test_checkers_are_shown_every_call(face: str, kind: type) -> None:
+@pytest.mark.parametrize(("module", "kind"), [("async_client", leadlex.AsyncLeadLex), ("sync_client", leadlex.LeadLex)])
+def test_checkers_are_shown_every_call(module: str, kind: type) -> None:
     """What a checker knows of a call is written down beside the others."""
-    text = (ROOT / "tests" / "test_typing" / f"{face}.py").read_text("utf-8")
+    text = (ROOT / "tests" / "test_typing" / f"{module}.py").read_text("utf-8")
     offered = [name for name in vars(kind) if not name.startswith("_")]
     missing = [name for name in offered if not re.search(rf"\.{name}\b", text)]
-    assert not missing, f"no assert_type in tests/test_typing/{face}.py for {missing}"
+    assert not missing, f"no assert_type in tests/test_typing/{module}.py for {missing}"
 
 
 # Docstrings --------------------------------------------------------------------------------------------------------

@@ -63,6 +63,7 @@ GOOD: dict[str, Callable[[], Any]] = {
     "params": lambda: {"note": MARK},
     "headers": lambda: {"X-Note": MARK},
     "api_key": lambda: f"wbk_{MARK}",
+    "proxy": lambda: f"http://me:{MARK}@leadlex.invalid",
 }
 BAD: dict[str, Callable[[], Any]] = {
     "message": lambda: MARK + "\ud800",
@@ -74,6 +75,7 @@ BAD: dict[str, Callable[[], Any]] = {
     "headers": lambda: {"X-Note": MARK + "\n"},
     "api_key": lambda: f"Bearer wbk_{MARK}",
     "base_url": lambda: f"https://me:{MARK}@leadlex.invalid",
+    "proxy": lambda: f"ftp://me:{MARK}@leadlex.invalid",
 }
 NEEDED: dict[str, Any] = {"id": "task-uuid", "method": "POST", "path": "/v1/lexi/other"}
 

@@ -24,7 +24,7 @@ from tests.support.programs import places
 
 SHOWN = (
     *("anyio", "attrs", "cattrs", "h11", "httpcore", "httpx", "httpx-sse", "sniffio"),
-    *("aiohttp", "rich", "starlette", "uvicorn", "trio", "uvloop", "socksio", "pytest"),
+    *("aiohttp", "truststore", "rich", "starlette", "uvicorn", "trio", "uvloop", "socksio", "pytest"),
 )
 
 _VERSIONS = """

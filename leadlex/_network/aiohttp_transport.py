@@ -26,7 +26,7 @@ from leadlex._errors import ConfigurationError
 from .connections import KEEPALIVE, PooledStream
 from .limiter import ConnectionLimiter
 from .names import addresses_of
-from .proxies import environment_proxy
+from .proxies import proxy_for
 from .sockets import is_readable, socket_options
 from .timeouts import Alarm, Limit, alarm_here
 
@@ -207,12 +207,15 @@ class SessionTransport(httpx.AsyncBaseTransport):
     Args:
         context: What TLS connections share.
         max_connections: How many connections there may be at once.
+        proxy: Where all but this machine is reached through; None is what the environment says.
     """
 
-    def __init__(self, context: ssl.SSLContext, max_connections: int) -> None:
+    def __init__(self, context: ssl.SSLContext, max_connections: int, proxy: object = None) -> None:
         self._context = context
         self._limiter = ConnectionLimiter(max_connections)
-        self._proxy = lru_cache(maxsize=16)(_proxy)
+        self._proxy = lru_cache(maxsize=16)(partial(_proxy, proxy))
+        if proxy is not None:
+            self._proxy("https", "leadlex:443")  # it is looked at now, not at the first call
         self._session: aiohttp.ClientSession | None = None
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -364,13 +367,12 @@ def _socket(address: tuple[Any, ...]) -> socket.socket:
 # Proxies -----------------------------------------------------------------------------------------------------------
 
 
-def _proxy(scheme: str, place: str) -> dict[str, Any]:
-    # Plain http is this machine: a proxy would only learn the key. A proxy that is reached by TLS is trusted as the
-    # session is.
-    found = environment_proxy(place, None) if scheme == "https" else None
+def _proxy(given: object, scheme: str, place: str) -> dict[str, Any]:
+    # A proxy that is reached by TLS is trusted as the session is.
+    found = proxy_for(place, given, None, secure=scheme == "https")
     if found is None:
         return {}
     if found.url.scheme.startswith(b"socks"):
-        raise ConfigurationError("aiohttp_client knows no SOCKS proxy; leave it out, or set HTTPS_PROXY to another.")
+        raise ConfigurationError("aiohttp_client knows no SOCKS proxy; leave it out, or use another proxy.")
     headers = {name.decode(): value.decode() for name, value in found.headers}
     return {"proxy": bytes(found.url).decode(), "proxy_headers": headers}

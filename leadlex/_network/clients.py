@@ -12,41 +12,48 @@ from urllib.parse import urlsplit
 import httpx
 from anyio.lowlevel import current_token
 
-from leadlex._errors import refuse
+from leadlex._errors import ConfigurationError, discreet, refuse
 from leadlex._settings import Settings
 
 from .connections import PooledTransport
 from .cookies import CookielessClient
 from .http1 import HTTP1Connection
 from .loops import ConnectionsByLoop
-from .proxies import environment_proxy
+from .proxies import proxy_for
 from .tls import begin_to_read
 
 
-def client_maker(settings: Settings) -> Callable[[], httpx.AsyncClient]:
-    """Check what the environment says about TLS and proxies, and return what makes a client of it.
+def client_maker(settings: Settings, proxy: object = None, verify: object = None) -> Callable[[], httpx.AsyncClient]:
+    """Check what the options and the environment say about TLS and proxies, and return what makes a client of it.
 
     Raises:
-        ConfigurationError: `SSL_CERT_FILE`, `SSL_CERT_DIR` or a proxy variable can't be used.
+        ConfigurationError: `proxy`, `verify`, `SSL_CERT_FILE`, `SSL_CERT_DIR` or a proxy variable can't be used.
     """
     secure = urlsplit(settings.base_url).scheme == "https"
-    read = begin_to_read() if secure else None
+    read = begin_to_read(verify) if secure or verify is not None else None
     _load_what_calls_need()
     context = read() if read else None
-    # A plain-http base URL is this machine: a proxy would only learn the key.
-    proxy = environment_proxy(settings.address, context) if secure else None
+    way = proxy_for(settings.address, proxy, context, secure=secure)
 
     def make() -> httpx.AsyncClient:
-        transport = PooledTransport(partial(HTTP1Connection, context, proxy), settings.max_connections)
+        transport = PooledTransport(partial(HTTP1Connection, context, way), settings.max_connections)
         return CookielessClient(transport=transport, trust_env=False)
 
     return make
 
 
-def connections_for(settings: Settings, given: object) -> ConnectionsByLoop:
+@discreet
+def connections_for(
+    settings: Settings, given: object, proxy: object = None, verify: object = None
+) -> ConnectionsByLoop:
     """Make the connections of a client, from the user's `httpx.AsyncClient`, a function that makes one, or our own."""
     if given is None:
-        return ConnectionsByLoop(client_maker(settings))
+        return ConnectionsByLoop(client_maker(settings, proxy, verify))
+    for name, value in (("proxy", proxy), ("verify", verify)):
+        if value is not None:
+            raise ConfigurationError(
+                f"{name} can't be given beside http_client: give it to that client, which has its own."
+            )
     _load_what_calls_need()
     if isinstance(given, httpx.AsyncClient):
         return ConnectionsByLoop(lambda: given, owned=False)

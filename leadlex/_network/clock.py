@@ -11,7 +11,6 @@ import anyio
 import anyio.lowlevel
 
 from leadlex._config import seconds as seconds_of
-
 from leadlex._steady_clock import monotonic
 
 

@@ -1,4 +1,4 @@
-"""Every touch of what is private to httpx and httpcore.
+"""Every touch of what is private to httpx, httpcore and truststore.
 
 Rule: no other module touches it. Each name says what it is for and what happens where a new version has it no more:
 all works on, only slower.
@@ -6,6 +6,8 @@ all works on, only slower.
 
 from __future__ import annotations
 
+import ssl
+import sys
 from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any, Final
@@ -76,3 +78,15 @@ class _Blocks(AsyncIterator[bytes]):
             except h11.RemoteProtocolError:
                 break  # h11 says so again when it is asked for more
         return bytes(data)
+
+
+def filled(context: ssl.SSLContext) -> ssl.SSLContext:
+    """Return what holds the system's certificates, where truststore reads them anew for every connection.
+
+    `_ctx`: the context that does the work, and all of it where OpenSSL finds the certificates itself; else each
+    connection takes 25 ms more.
+    """
+    if sys.platform in ("win32", "darwin"):  # the system itself verifies there  # pragma: no cover
+        return context
+    context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname="localhost")
+    return getattr(context, "_ctx", context)

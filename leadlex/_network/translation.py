@@ -17,7 +17,7 @@ import httpcore
 import httpx
 from attrs import evolve, frozen
 
-from leadlex._api_key import ApiKey
+from leadlex._api_key import ApiKeys
 from leadlex._config import Timeout
 from leadlex._errors import (
     APIConnectionError,
@@ -61,13 +61,13 @@ class Translator:
     """What translates all that ends the attempts of one client.
 
     Args:
-        key: What must not be shown.
+        keys: What must not be shown.
         timeout: What the clocks were set to.
         base_url: Where the service is.
         address: Its host and port; a connection to another place is one to a proxy.
     """
 
-    key: ApiKey
+    keys: ApiKeys
     timeout: Timeout
     base_url: str
     address: str
@@ -100,7 +100,7 @@ class Translator:
         self, meta: Meta, problem: WireProblem, body: bytes, operation: Operation[Any], now: float, facts: Facts
     ) -> Failure:
         code, message = self._masked(problem.code), self._masked(problem.message)
-        text = self.key.masked(body[:MAX_ERROR].decode("utf-8", "replace"))
+        text = self.keys.masked(body[:MAX_ERROR].decode("utf-8", "replace"))
         kind = status_error_class(meta.status_code, code, from_service=facts["from_service"])
         error = kind(meta.status_code, code, message, text, facts)
         error.meta = meta
@@ -115,7 +115,7 @@ class Translator:
         self, speaker: Speaker, meta: Meta, problem: WireProblem, body: bytes, operation: Operation[Any]
     ) -> Facts:
         """Return the words for an error that is not the service's own, or that only its base URL explains."""
-        named = self.key.masked(f"{meta.status_code} {printable(problem.code or '', 100)}")
+        named = self.keys.masked(f"{meta.status_code} {printable(problem.code or '', 100)}")
         if speaker is Speaker.SERVICE:
             return {"from_service": True, **self._without(meta.status_code, named, operation)}
         if speaker is Speaker.FORM:
@@ -144,7 +144,7 @@ class Translator:
 
     def unusable(self, reason: str, meta: Meta | None = None, kind: FailureKind = FailureKind.PAYLOAD) -> Failure:
         """Say that an answer came that can't be used."""
-        return self._unusable(f"LeadLex's answer can't be used: {self.key.masked(reason)}", meta, kind)
+        return self._unusable(f"LeadLex's answer can't be used: {self.keys.masked(reason)}", meta, kind)
 
     def _unusable(self, words: str, meta: Meta | None, kind: FailureKind, facts: Facts | None = None) -> Failure:
         error = APIResponseError(f"{words}.", {"from_service": False, **(facts or {})})
@@ -174,11 +174,11 @@ class Translator:
         return self._unusable(words, meta, FailureKind.FOREIGN, {"advice": self._in_between})
 
     def _head_of(self, body: bytes) -> str:
-        text = " ".join(self.key.masked(body[:MAX_ERROR].decode("utf-8", "replace")).split())
+        text = " ".join(self.keys.masked(body[:MAX_ERROR].decode("utf-8", "replace")).split())
         return printable(text, _SHOWN) or "an empty body"
 
     def _masked(self, text: str | None) -> str | None:
-        return None if text is None else self.key.masked(text)
+        return None if text is None else self.keys.masked(text)
 
     # Exceptions ----------------------------------------------------------------------------------------------------
 
@@ -246,7 +246,7 @@ class Translator:
     def _reason(self, error: Exception) -> str:
         # What httpcore wraps without words has them at the root: "Connection reset by peer".
         text = str(error) or next(filter(None, map(str, reversed(list(_chain(error))))), type(error).__name__)
-        return printable(self.key.masked(text), _SHOWN).rstrip(".")
+        return printable(self.keys.masked(text), _SHOWN).rstrip(".")
 
 
 _BROKE: Final = "The connection to LeadLex broke before the answer was whole"
@@ -261,7 +261,7 @@ _UNREACHED: Final = frozenset({FailureKind.NAME, FailureKind.CONNECT, FailureKin
 
 _MORE_FILES: Final = "Raise the limit of open files (ulimit -n), or lower max_connections."
 
-_PROXY_URL: Final = "HTTPS_PROXY=http://user:password@host:port"
+_PROXY_URL: Final = "proxy= or HTTPS_PROXY=http://user:password@host:port"
 
 # What a proxy did that did not connect, and what helps.
 _OF_PROXIES: Final = {
@@ -280,8 +280,8 @@ _OF_PROXIES: Final = {
 _PLAIN_PROXY: Final = f"Write http:// in front of the proxy: {_PROXY_URL}."
 
 _TRUSTED: Final = (
-    "Where a firm's proxy inspects TLS, set SSL_CERT_FILE to a PEM file that has the certificate of its authority; "
-    "else check base_url and this machine's clock."
+    "Where a firm's proxy inspects TLS, trust its authority: verify=PATH or SSL_CERT_FILE=PATH, a PEM file with its "
+    "certificate, or verify='system' where this machine trusts it; else check base_url and this machine's clock."
 )
 
 # What OpenSSL calls an answer in plain text: 1.1 and 3 by other names.

@@ -16,7 +16,8 @@ import anyio
 import httpx
 from attrs import frozen
 
-from leadlex._errors import ClientClosedError, LeadLexError
+from leadlex._api_key import ApiKey
+from leadlex._errors import ClientClosedError, ConfigurationError, LeadLexError
 from leadlex._logging import record
 from leadlex._policy.call import Call, Retry, next_attempt
 from leadlex._policy.failures import Failure, FailureKind, Progress
@@ -31,6 +32,7 @@ from leadlex._values.structure import WireError
 
 from .bodies import MAX_JSON, Content, GuardedText, Unheard, close, read_all
 from .clock import Clock
+from .keys import ask_for_key
 from .loops import ConnectionsByLoop
 from .retry_quota import RetryQuota
 from .seen import LastSeen
@@ -77,7 +79,7 @@ class Transport:
         self.seen = seen
         self.quota = quota
         self.clock = clock
-        self.translator: Translator = Translator(settings.key, settings.timeout, settings.base_url, settings.address)
+        self.translator: Translator = Translator(settings.keys, settings.timeout, settings.base_url, settings.address)
 
     def __repr__(self) -> str:
         return f"<Transport to {self.settings.base_url}>"
@@ -192,8 +194,9 @@ class Transport:
         here = self.connections.here()
         call.attempts += 1
         call.attempt_began = self.clock.now()
+        key = call.api_key = call.api_key or self.settings.keys.fixed or await ask_for_key(self.settings.keys)
         call.progress.handed_over = True
-        request = self._request(call, clocks)
+        request = self._request(call, key, clocks)
         try:
             response = await here.client.send(request, stream=True, auth=None, follow_redirects=False)
         except httpx.HTTPStatusError as error:  # a hook of the user's client raised it
@@ -202,7 +205,7 @@ class Transport:
         clocks.note_head(traced=call.progress.traced)
         return response
 
-    def _request(self, call: Call[Any], clocks: Clocks) -> httpx.Request:
+    def _request(self, call: Call[Any], key: ApiKey, clocks: Clocks) -> httpx.Request:
         progress = call.progress
 
         async def trace(name: str, info: Mapping[str, Any]) -> None:  # httpcore awaits it
@@ -213,7 +216,7 @@ class Transport:
         request = httpx.Request(
             call.operation.method,
             self._url(call.operation),
-            headers=self._headers(call.operation),
+            headers=self._headers(call.operation, key),
             content=call.operation.body,
             extensions={"timeout": clocks.times, "trace": trace},
         )
@@ -228,7 +231,7 @@ class Transport:
         url = self.settings.base_url + operation.target
         return parsed_url(url) if operation.is_fixed else httpx.URL(url)
 
-    def _headers(self, operation: Operation[Any]) -> list[tuple[bytes, bytes]]:
+    def _headers(self, operation: Operation[Any], key: ApiKey) -> list[tuple[bytes, bytes]]:
         headers = {
             b"user-agent": USER_AGENT.encode(),
             b"accept": b"text/event-stream" if operation.streams else b"application/json",
@@ -240,11 +243,11 @@ class Transport:
         headers.update((name.lower().encode(), value.encode()) for name, value in self.settings.headers)
         if operation.idempotency_key is not None:
             headers[b"idempotency-key"] = operation.idempotency_key.encode()
-        headers[b"authorization"] = self.settings.key.authorization.encode()
+        headers[b"authorization"] = key.authorization.encode()
         return list(headers.items())
 
     def _meta(self, call: Call[Any], response: httpx.Response) -> Meta:
-        raw, masked, headers = response.headers.raw, self.settings.key.masked, dict[str, str]()
+        raw, masked, headers = response.headers.raw, self.settings.keys.masked, dict[str, str]()
         if len(raw) > MAX_HEADERS:
             raise Unusable("it has too many headers")
         for name, value in raw:
@@ -331,7 +334,7 @@ class Transport:
                 return None
             failure = failure if closed is None else Failure(failure.kind, closed)
         error = call.ended_by(failure)
-        if error.__cause__ is not None:
+        if error.__cause__ is not None and not isinstance(error, ConfigurationError):  # whose cause is a user's own
             without_traceback(error.__cause__)
         return error
 

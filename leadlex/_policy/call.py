@@ -13,6 +13,7 @@ from typing import Any, Final, Generic, TypeVar
 
 from attrs import define, evolve, field, frozen
 
+from leadlex._api_key import ApiKey
 from leadlex._config import RetryPolicy
 from leadlex._errors import ClientClosedError, LeadLexError, StreamInterruptedError
 from leadlex._protocol.operation import KEY_LIFE, Operation
@@ -38,6 +39,7 @@ class Call(Generic[T]):
     attempt_began: float
     handled: BaseException | None
     transcript: Transcript = field(factory=Transcript)
+    api_key: ApiKey | None = None
     attempts: int = 0
     tries: int = 0
     resumes: int = 0

@@ -49,7 +49,7 @@ PLAIN = {
         "timeout",
         "poll_interval",
     ),
-    *("retries", "resume", "max_connections", "http_client"),
+    *("retries", "resume", "max_connections", "verify", "http_client"),
 }
 HEAD = '''"""The sync client. Written by `python -m leadlex._portal.generator`; change the async one, not this.
 
@@ -236,7 +236,7 @@ def same_class(_: ast.ClassDef, method: Method) -> list[str] | None:
         return None
     if method.name.startswith("__"):
         return None
-    return [*head(method), *wrapped_call(method, "self._of(", ", self._bridge.lend())")]
+    return [*head(method), *wrapped_call(method, "self._of(", ", self._bridge.lend(), vars(self))")]
 
 
 def class_method(kind: ast.ClassDef, method: Method) -> list[str] | None:
@@ -246,7 +246,7 @@ def class_method(kind: ast.ClassDef, method: Method) -> list[str] | None:
     return [
         *head(method),
         f"        wrapped = {kind.name}.{method.name}()",
-        "        return cls._of(wrapped, Bridge(wrapped.aclose))",
+        "        return cls._of(wrapped, Bridge(wrapped.aclose), {})",
     ]
 
 
@@ -305,9 +305,9 @@ def making(kind: ast.ClassDef, method: Method) -> list[str] | None:
         "        self._bridge = Bridge(self._wrapped.aclose)",
         "",
         "    @classmethod",
-        f"    def _of(cls, wrapped: {kind.name}, bridge: Bridge) -> Self:",
+        f"    def _of(cls, wrapped: {kind.name}, bridge: Bridge, kept: Mapping[str, object]) -> Self:",
         "        client = object.__new__(cls)",
-        "        client._wrapped, client._bridge = wrapped, bridge",
+        "        client.__dict__.update(kept, _wrapped=wrapped, _bridge=bridge)",
         "        return client",
     ]
 
@@ -405,10 +405,11 @@ def imports(trees: dict[str, ast.Module], body: str) -> list[str]:
         for module, name in _imported(tree):
             if RENAMED.get(name, name) in used and name not in SOURCES:
                 wanted.setdefault(module, set()).add(RENAMED.get(name, name))
-    plain = ["import httpx"] if "httpx" in used else []
+    foreign = ["import httpx"] if "httpx" in used else []
+    standard = ["import ssl"] if "ssl" in used else []
     outer = {module: names for module, names in wanted.items() if not module.startswith(".")}
     inner = {module: names for module, names in wanted.items() if module.startswith(".")}
-    return [*_froms(outer), "", *plain, "", *_froms(inner)]
+    return [*standard, *_froms(outer), "", *foreign, "", *_froms(inner)]
 
 
 def _imported(tree: ast.Module) -> Iterator[tuple[str, str]]:

@@ -34,6 +34,7 @@ examples:
 environment:
   LEADLEX_API_KEY   the workspace's key (wbk_…)
   LEADLEX_BASE_URL  another address of the API, as of `leadlex sandbox`
+  LEADLEX_VERIFY    whose certificates are trusted: a PEM file, or system for what this machine trusts
   NO_COLOR          no colours
 """
 

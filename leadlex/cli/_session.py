@@ -30,7 +30,7 @@ def connect(options: Namespace, out: Output) -> leadlex.LeadLex:
         out.warn(_INVENTED)
     elif _has_key():
         out.wait(_MOMENT)
-        return leadlex.LeadLex()
+        return leadlex.LeadLex(verify=os.environ.get("LEADLEX_VERIFY") or None)
     elif options.json or not is_watched():
         raise leadlex.ConfigurationError(
             "There is no API key. Make a workspace key (wbk_…) in LeadLex under Settings > API keys and set "

@@ -167,7 +167,7 @@ class Seen:
         assert attempts in (None, self.attempts), f"tried {self.attempts} times: {self.error}"
 
 
-def observe(  # noqa: PLR0913  # a row differs in any of these
+def observe(  # a row differs in any of these
     runner: Runner,
     call: Call,
     server: Watched | None = None,

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import itertools
+import ssl
 from collections.abc import Callable, MutableMapping
+from typing import Any
 
 import httpx
 import pytest
@@ -13,6 +16,7 @@ from leadlex import (
     APIResponseError,
     APITimeoutError,
     AsyncLeadLex,
+    ConfigurationError,
     LeadLex,
     StreamInterruptedError,
     Timeout,
@@ -21,7 +25,7 @@ from tests.matrix.oracles import CALLS, CHARGED, REPEATED, Call, observe, over_t
 from tests.matrix.test_a_connect import trusted as trusted  # noqa: PLC0414  # a fixture
 from tests.support.captures import CAPTURE
 from tests.support.lexi import Cut, LexiScript, Plain, Raw
-from tests.support.runners import Runner
+from tests.support.runners import API_KEY, Runner
 from tests.support.server import Connection, Script, ScriptedServer, per_connection
 from tests.support.tls import Kind, identity
 
@@ -168,7 +172,14 @@ def test_truncated_json(runner: Runner, call: Call) -> None:
 def test_no_way_to_switch_verification_off(runner: Runner, environ: MutableMapping[str, str]) -> None:
     """No option and no variable lets an unknown server in; only the user's own `http_client` can."""
     for kind in (AsyncLeadLex, LeadLex):
-        assert not {"verify", "ssl", "ssl_context", "insecure", "cert"} & {*inspect.signature(kind).parameters}
+        assert not {"ssl", "ssl_context", "insecure", "cert"} & {*inspect.signature(kind).parameters}
+    blind, careless = ssl.create_default_context(), ssl.create_default_context()
+    careless.check_hostname = blind.check_hostname = False
+    blind.verify_mode = ssl.CERT_NONE
+    wrong: list[Any] = [False, blind, careless]
+    for made, verify in itertools.product((AsyncLeadLex, LeadLex), wrong):
+        with pytest.raises(ConfigurationError, match=r"verify can't be False.* verify=PATH, or verify='system'"):
+            made(API_KEY, verify=verify)
     for name in ("PYTHONHTTPSVERIFY", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "SSL_VERIFY"):
         environ[name] = "0"
     with ScriptedServer(LexiScript(), tls=identity("unknown_ca")) as server:

@@ -59,10 +59,10 @@ def test_shown(runner: Runner) -> None:
     lexi = runner.make(api_key=API_KEY, base_url="https://leadlex.invalid")
     client: Any = getattr(lexi, "_value", lexi)
     inner = getattr(client, "_wrapped", client)
-    things = [client, inner, inner._transport, inner._transport.settings, inner._transport.settings.key]
+    things = [client, inner, inner._transport, inner._transport.settings, inner._transport.settings.keys]
     told = [form(thing) for thing in things for form in (repr, str, "{}".format)] + [repr(vars(inner._transport))]
     assert not [text for text in told if API_KEY[8:] in text]
-    for thing in (client, inner, inner._transport.settings.key):
+    for thing in (client, inner, inner._transport.settings.keys):
         for store in (pickle.dumps, copy.copy, copy.deepcopy):
             with pytest.raises(TypeError, match="process that uses it"):
                 store(thing)

@@ -25,7 +25,7 @@ from leadlex import (
     StreamInterruptedError,
     Timeout,
 )
-from leadlex._api_key import ApiKey
+from leadlex._api_key import ApiKey, ApiKeys
 from leadlex._network.bodies import MAX_DRAIN, GuardedText, read_all
 from leadlex._network.timeouts import Clocks, Expired
 from leadlex._network.translation import Translator, without_traceback
@@ -211,7 +211,7 @@ async def _silent() -> AsyncIterator[bytes]:
     yield b""
 
 
-TRANSLATOR = Translator(ApiKey(API_KEY), Timeout(), "https://localhost", "localhost:443")
+TRANSLATOR = Translator(ApiKeys(ApiKey(API_KEY)), Timeout(), "https://localhost", "localhost:443")
 CONNECTING = Progress(handed_over=True, traced=True, connect_failed=True)
 SENT = Progress(handed_over=True, traced=True, started=True, written=True)
 META = Meta(status_code=200)

@@ -26,7 +26,7 @@ from leadlex._portal.bridge import Bridge
 from tests.support.answers import chunk, head, last_chunk, sse_head
 from tests.support.lexi import LexiScript
 from tests.support.resources import no_leaks
-from tests.support.runners import Runner
+from tests.support.runners import API_KEY, AsyncRunner, Runner, SyncRunner
 from tests.support.server import Connection, ScriptedServer
 
 
@@ -40,6 +40,44 @@ def test_headers_are_put_over_headers(runner: Runner) -> None:
         runner.run(scenario, base_url=server.url, headers={"X-Team": "a", "X-Office": "NY"})
     sent = server.requests[0].headers
     assert (sent["x-team"], sent["x-case"], sent["x-office"]) == ("b", "7", "NY")
+
+
+class Notes:
+    """What a user's own client may keep, by the names that leadlex has for its own things, too."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.office = "NY"
+        self.wrapped, self.bridge = "a gift", "Brooklyn"
+
+
+class OwnAsync(Notes, leadlex.AsyncLeadLex):
+    """A client of a user's own."""
+
+
+class OwnSync(Notes, leadlex.LeadLex):
+    """Its twin."""
+
+
+def test_a_copy_of_a_subclass(runner: Runner) -> None:
+    """A copy with other options is of the user's own class, with what that keeps, and is closed with the original."""
+    own: Any = OwnSync if runner.name == "sync" else OwnAsync
+
+    async def scenario() -> None:
+        async with mine.make(api_key=API_KEY, base_url=server.url) as lexi:
+            lexi_itself = getattr(lexi, "_value", lexi)
+            copy = lexi_itself.with_options(retries=0)
+            assert type(copy) is own
+            assert (copy.office, copy.wrapped, copy.bridge) == ("NY", "a gift", "Brooklyn")
+            copy.office = "LA"
+            assert lexi_itself.office == "NY"
+            await lexi.with_options(retries=0).tasks()
+            await lexi.tasks()
+
+    mine: Runner = SyncRunner(own) if runner.name == "sync" else AsyncRunner(runner.name, own)
+    with ScriptedServer(LexiScript()) as server, no_leaks():
+        mine.drive(scenario)
+    assert server.connections == 1
 
 
 def test_flags_of_a_query(runner: Runner) -> None:

@@ -113,7 +113,7 @@ def test_a_certificate_behind_socks(environ: MutableMapping[str, str]) -> None:
     ("kind", "says"),
     [
         ("unknown_ca", "The certificate of the proxy {proxy} is not trusted .*SSL_CERT_FILE"),
-        (None, "at the proxy {proxy} does not speak TLS.*Write http:// in front of the proxy: HTTPS_PROXY=http://"),
+        (None, "at the proxy {proxy} does not speak TLS.*Write http:// in front of the proxy: .*HTTPS_PROXY=http://"),
     ],
 )
 @every_transport
@@ -138,9 +138,9 @@ def test_socks_without_its_package(package: ModuleType | None, environ: MutableM
 
 
 @pytest.mark.parametrize("name", ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"])
-@pytest.mark.parametrize("form", ["http://{}", "{}", "https://{}"])
+@pytest.mark.parametrize("form", ["http://{}", "{}", "https://{}", " http://{}\r\n"])
 def test_names_and_forms(name: str, form: str, environ: MutableMapping[str, str]) -> None:
-    """Each name of the variable counts, with and without a scheme, and a proxy that is itself reached by TLS."""
+    """Each name of the variable counts, with and without a scheme, with a line end behind it, and a proxy of TLS."""
     with served() as server, Proxy(tls=identity() if form.startswith("https") else None) as proxy:
         environ[name] = form.format(f"127.0.0.1:{proxy.port}")
         observe(ONE_RUNNER, "chat", server).expect(None)
@@ -163,18 +163,23 @@ def test_https_goes_before_all(environ: MutableMapping[str, str]) -> None:
         ("localhost, 127.0.0.1", True),
         ("127.0.0.1:{port}", True),
         ("*", True),
+        ("127.0.0.0/8", True),
+        ("10.0.0.0/8, 127.0.0.1/8\n", True),
+        ("10.0.0.0/8,::/0", False),
+        ("127.0.0.0/99", False),
         ("127.0.0.1:1", False),
         ("localhost", False),
         (".example.com", False),
         ("", False),
     ],
 )
-def test_no_proxy(hosts: str, environ: MutableMapping[str, str], *, direct: bool) -> None:
-    """A host that `NO_PROXY` names is called directly."""
+@every_transport
+def test_no_proxy(hosts: str, options: Any, environ: MutableMapping[str, str], *, direct: bool) -> None:
+    """A host that `NO_PROXY` names, or that is in a network that it names, is called directly."""
     with served() as server, Proxy() as proxy:
         environ["HTTPS_PROXY"] = proxy.url
         environ["NO_PROXY"] = hosts.format(port=server.port)
-        observe(ONE_RUNNER, "chat", server).expect(None)
+        observe(ONE_RUNNER, "chat", server, **options).expect(None)
         assert bool(proxy.asked) != direct
 
 

@@ -6,7 +6,7 @@ import contextlib
 import re
 import threading
 import time
-from collections.abc import Generator, MutableMapping
+from collections.abc import Callable, Generator, MutableMapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +16,7 @@ import pytest
 from leadlex import (
     APIConnectionError,
     APITimeoutError,
+    ConfigurationError,
     PermissionDeniedError,
     RetryPolicy,
     StreamInterruptedError,
@@ -29,11 +30,11 @@ from tests.policy.test_outage import HASTY, PLACES
 from tests.support.captures import CAPTURE_EVENTS, CAPTURE_TEXT
 from tests.support.lexi import Cut, LexiScript, one_by_one
 from tests.support.middlebox import Squid, mitmproxy, squid, squid_ports
-from tests.support.proxy import Proxy
+from tests.support.proxy import Proxy, SocksProxy
 from tests.support.resources import must_not_hang, no_leaks
 from tests.support.runners import API_KEY, AsyncRunner, Runner, SyncRunner
 from tests.support.server import Connection, ScriptedServer, dead_port
-from tests.support.tls import identity
+from tests.support.tls import ELSEWHERE, identity
 from tests.test_advice import QUESTION, arguments_in, failed
 
 pytestmark = pytest.mark.usefixtures("trusted")
@@ -93,6 +94,84 @@ def test_allowed(runner: Runner, options: Any, call: Call, firm: Squid, server: 
         observe(runner, call, server, **options).expect(None, attempts=1)
 
 
+#: The ways to give a proxy in code, for every client and backend.
+GIVEN: dict[str, Callable[[str], dict[str, Any]]] = {
+    "own": lambda proxy: {"proxy": proxy},
+    "aiohttp": lambda proxy: {"http_client": partial(aiohttp_client, proxy=proxy)},
+}
+CLIENTS = {
+    "asyncio": (ASYNC, "own"),
+    "trio": (AsyncRunner("trio"), "own"),
+    "sync": (SYNC, "own"),
+    "aiohttp": (ASYNC, "aiohttp"),
+}
+every_client = pytest.mark.parametrize(("runner", "way"), list(CLIENTS.values()), ids=list(CLIENTS))
+
+
+@every_client
+@pytest.mark.parametrize("call", CALLS)
+def test_given(runner: Runner, way: str, call: Call, firm: Squid, server: ScriptedServer, via: Any) -> None:
+    """A proxy that is given in code is used, and neither the variables nor NO_PROXY are asked."""
+    via("http://127.0.0.1:9")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NO_PROXY", "*")
+        options = GIVEN[way](f"http://clerk:hunter2@127.0.0.1:{firm.locked}")
+        base_url = f"https://{ELSEWHERE}:{server.port}"
+        observe(runner, call, server, base_url=base_url, **options).expect(None, attempts=1)
+
+
+@every_client
+def test_given_and_refused(runner: Runner, way: str, firm: Squid, server: ScriptedServer) -> None:
+    """What a proxy that was given says is told with the option that gives it, and nothing of its password."""
+    options = GIVEN[way](f"http://clerk:hunter2x@127.0.0.1:{firm.locked}")
+    base_url = f"https://{ELSEWHERE}:{server.port}"
+    seen = observe(runner, "chat", server, base_url=base_url, healed=None, **options)
+    says = rf"The proxy 127.0.0.1:{firm.locked} refused to connect to {ELSEWHERE}:{server.port}: 407 .*proxy= or {URL}"
+    check_refusal(seen, says)
+
+
+@every_client
+def test_this_machine_is_reached_without_a_proxy(runner: Runner, way: str, server: ScriptedServer) -> None:
+    """A proxy that is given is for all but this machine."""
+    observe(runner, "chat", server, **GIVEN[way]("http://127.0.0.1:9")).expect(None, attempts=1)
+
+
+@every_client
+@pytest.mark.parametrize("scheme", ["http", "https", "socks5"])
+def test_kinds_of_proxies(runner: Runner, way: str, scheme: str, server: ScriptedServer) -> None:
+    """A proxy is reached by http, by https, or speaks SOCKS5; for that one aiohttp is refused in words."""
+    made = SocksProxy() if scheme == "socks5" else Proxy(tls=identity() if scheme == "https" else None)
+    with made as proxy:
+        options = GIVEN[way](f" {scheme}://127.0.0.1:{proxy.port}\n")
+        if (way, scheme) == ("aiohttp", "socks5"):
+            with pytest.raises(ConfigurationError, match="knows no SOCKS proxy"):
+                aiohttp_client(proxy=f"socks5://127.0.0.1:{proxy.port}")
+        else:
+            base_url = f"https://{ELSEWHERE}:{server.port}"
+            observe(runner, "chat", server, base_url=base_url, **options).expect(None, attempts=1)
+            assert proxy.connections == 1
+
+
+@every_client
+@pytest.mark.parametrize(
+    "proxy", ["", "ftp://hunter2@x", "http://hunter2@", "http://x:99999", "http://[::bad", 5, b"http://x"]
+)
+def test_what_is_no_proxy(runner: Runner, way: str, proxy: Any) -> None:
+    """What can't be a proxy is refused when the client is made, in words that hold no password."""
+    options = GIVEN[way](proxy)
+    with pytest.raises(ConfigurationError, match=r"^proxy ") as caught:
+        options["http_client"]() if way == "aiohttp" else runner.make(api_key=API_KEY, **options)
+    assert "hunter2" not in str(caught.value)
+    assert "http://user:password@host:port" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["proxy", "verify"])
+def test_beside_a_client_of_ones_own(runner: Runner, name: str) -> None:
+    """A client of one's own has a proxy and certificates of its own, and that is where they are given."""
+    with pytest.raises(ConfigurationError, match=f"{name} can't be given beside http_client"):
+        runner.make(api_key=API_KEY, http_client=aiohttp_client, **{name: "system"})
+
+
 @every_way
 @pytest.mark.parametrize("call", ["chat", "stream"])
 @pytest.mark.parametrize(
@@ -103,7 +182,7 @@ def test_allowed(runner: Runner, options: Any, call: Call, firm: Squid, server: 
         ("clerk:hunter2@", "shut", "403 Forbidden"),
     ],
 )
-def test_not_allowed(  # noqa: PLR0913, PLR0917  # what a proxy is told, and by whom
+def test_not_allowed(  # what a proxy is told, and by whom
     runner: Runner,
     options: Any,
     call: Call,

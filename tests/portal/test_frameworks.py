@@ -25,7 +25,7 @@ import leadlex
 from leadlex import ConfigurationError
 from leadlex.sandbox import Sandbox
 from tests.support.captures import LONG, text_of
-from tests.support.lexi import CHAT, Answer, Cut, LexiScript, Lost, Slow
+from tests.support.lexi import CHAT, Answer, Cut, Fault, LexiScript, Lost, Slow
 from tests.support.programs import Ended, Python, pythons
 from tests.support.resources import no_leaks
 from tests.support.runners import API_KEY
@@ -435,7 +435,7 @@ with freeze_time("2026-02-25"):
 @needs("freezegun")
 def test_a_clock_that_stands_still() -> None:
     """Under freezegun a sync client goes on: retries end, clocks run out, and the sandbox talks at its pace."""
-    faults = [Cut(300), Slow(0), Slow(0.01), Cut(300, "stall")]
+    faults: list[Fault] = [Cut(300), Slow(0), Slow(0.01), Cut(300, "stall")]
     script = LexiScript(stream=LONG, stream_fault=faults, chat_fault=Answer(429, code="rate_limited"))
     with ScriptedServer(script) as server:
         assert_all_true(LOADED.run(FROZEN, server.url), 6)

@@ -80,6 +80,24 @@ BAD_KEYS: dict[str, Case] = {
     "DEL": (f"wbk_\x7f{SECRET}", ("api_key", "printable ASCII")),
     "non-ASCII": (f"wbk_ü{SECRET}", ("api_key", "printable ASCII")),
     "surrogate": (f"wbk_\ud800{SECRET}", ("api_key", "printable ASCII")),
+    "quotes": (f'"wbk_{SECRET}"', ("api_key", "the key alone", "quotation marks")),
+    "one quote": (f"wbk_{SECRET}'", ("api_key", "the key alone", "quotation marks")),
+    "round quotes": (f"“wbk_{SECRET}”", ("api_key", "the key alone", "quotation marks")),
+    "quotes alone": ('""', ("api_key", "wbk_…", "empty")),
+    "assignment": (f"LEADLEX_API_KEY=wbk_{SECRET}", ("api_key", "the key alone", "name of the variable")),
+    "webhook": (f"whsec_{SECRET}", ("api_key", "wbk_…", "secret of a webhook")),
+    **{
+        text: (text, ("api_key", "wbk_…", "a placeholder"))
+        for text in (
+            *("wbk_your_api_key_here", "your-api-key", "YOUR_API_KEY", "wbk_placeholder", "changeme", "wbk_change_me"),
+            *("${LEADLEX_API_KEY}", "$LEADLEX_API_KEY", "%LEADLEX_API_KEY%", "{{ api_key }}", "<api key>", "[key]"),
+            *("wbk_", "wbk_…", "wbk_...", "wbk_xxxxxxxxxxxxxxxx", "wbk_XXXX-XXXX", "wbk_********", "LEADLEX_API_KEY"),
+        )
+    },
+    **{
+        prefix: (prefix + SECRET, ("api_key", "wbk_…", "another service's"))
+        for prefix in ("sk-", "sk-ant-", "sk_live_", "pk_test_", "ghp_", "github_pat_", "xoxb-", "AIza", "AKIA", "hf_")
+    },
 }
 
 
@@ -94,9 +112,9 @@ def test_a_key_that_no_header_can_carry_is_refused(runner: Runner, server: Scrip
 
 
 @pytest.mark.row("L01")
-@pytest.mark.parametrize(("given", "sent"), [(f"  {API_KEY}\r\n", API_KEY), ("sk-other-prefix", "sk-other-prefix")])
+@pytest.mark.parametrize(("given", "sent"), [(f"  {API_KEY}\r\n", API_KEY), ("other-prefix_1", "other-prefix_1")])
 def test_a_key_is_sent_without_the_white_space_around_it(runner: Runner, given: str, sent: str) -> None:
-    """The line end of a file does no harm; what a key looks like is the service's to judge, its 401 is explained."""
+    """The line end of a file does no harm; a key of an unknown look is the service's to judge, its 401 is explained."""
 
     def deny(connection: Connection, _: Request) -> None:
         connection.send(error_answer(401, "invalid_key"))

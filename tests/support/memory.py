@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx
 
-from leadlex._api_key import ApiKey
+from leadlex._api_key import ApiKey, ApiKeys
 from leadlex._config import RetryPolicy, Timeout
 from leadlex._network.bodies import GuardedText
 from leadlex._network.clients import connections_for
@@ -74,7 +74,7 @@ class MemoryTransport(Transport):
 
     def __init__(self) -> None:
         settings = Settings(
-            base_url="http://localhost", key=ApiKey(API_KEY), policy=RetryPolicy(retries=0), resume=False
+            base_url="http://localhost", keys=ApiKeys(ApiKey(API_KEY)), policy=RetryPolicy(retries=0), resume=False
         )
         super().__init__(settings, connections_for(settings, None), LastSeen(), RetryQuota(), Clock())
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.support.tls import authority_pem, identity
+from tests.support.tls import ELSEWHERE, authority_pem, identity
 
 # What a reverse proxy does with a call is said in its path: `/passed/v1/lexi/chat` is handed on, others are not.
 _NGINX = """
@@ -84,6 +84,7 @@ http_port 127.0.0.1:{open} name=open
 http_port 127.0.0.1:{locked} name=locked
 http_port 127.0.0.1:{shut} name=shut
 pid_filename none
+hosts_file {folder}/hosts
 cache deny all
 access_log none
 cache_log /dev/null
@@ -178,6 +179,7 @@ def squid(ports: Squid) -> Generator[Squid]:
         folder = Path(place)
         folder.chmod(0o755)  # started by root, squid becomes another user
         (folder / "helper").write_text(_SQUID_HELPER)
+        (folder / "hosts").write_text(f"127.0.0.1 {ELSEWHERE}\n")
         (folder / "configuration").write_text(_SQUID.format(folder=folder, **ports._asdict()))
         with _running([program, "-N", "-f", str(folder / "configuration")], ports.open, folder):
             yield ports

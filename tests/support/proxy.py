@@ -11,7 +11,7 @@ from typing import NoReturn
 from tests.support.answers import answer
 from tests.support.journal import Request
 from tests.support.server import ClientLeft, Connection, ScriptedServer, Stopped
-from tests.support.tls import Identity
+from tests.support.tls import ELSEWHERE, Identity
 
 
 class Proxy(ScriptedServer):
@@ -62,7 +62,8 @@ class SocksProxy(ScriptedServer):
 
 
 def _tunnel(connection: Connection, host: str, port: int, welcome: bytes) -> None:
-    with socket.create_connection((host, port), timeout=10) as service:
+    place = "127.0.0.1" if host == ELSEWHERE else host
+    with socket.create_connection((place, port), timeout=10) as service:
         connection.send(welcome)
         back = threading.Thread(target=_carry_back, args=(service, connection), daemon=True)
         back.start()

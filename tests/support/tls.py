@@ -15,6 +15,9 @@ import trustme
 #: `functools.cache` alone makes two authorities when two threads are the first to ask.
 _making = threading.RLock()
 
+#: A name that only the tests' proxies know; to them it is this machine.
+ELSEWHERE = "lexi.example"
+
 Kind = Literal["good", "unknown_ca", "wrong_name", "expired", "old_tls"]
 
 
@@ -76,7 +79,7 @@ def client_context() -> ssl.SSLContext:
 
 
 def identity(kind: Kind = "good") -> Identity:
-    """Issue a certificate for `localhost` and 127.0.0.1, or one with the fault that `kind` names."""
+    """Issue a certificate for this machine and for `ELSEWHERE`, or one with the fault that `kind` names."""
     with _making:
         return _identity(kind)
 
@@ -84,7 +87,7 @@ def identity(kind: Kind = "good") -> Identity:
 @functools.cache
 def _identity(kind: Kind) -> Identity:
     issuer = trustme.CA() if kind == "unknown_ca" else authority()
-    names = ("elsewhere.example",) if kind == "wrong_name" else ("localhost", "127.0.0.1")
+    names = ("elsewhere.example",) if kind == "wrong_name" else ("localhost", "127.0.0.1", ELSEWHERE)
     certificate = issuer.issue_cert(
         *names, not_before=_days_ago(9), not_after=_days_ago(1 if kind == "expired" else -9)
     )

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
 from typing import Any, assert_type
 
 import httpx
@@ -32,12 +33,19 @@ from leadlex import (
 )
 
 
+async def _vault() -> str:
+    return "wbk_1"
+
+
 async def make() -> None:
     """Make clients."""
     async with AsyncLeadLex() as lexi:
         assert_type(lexi, AsyncLeadLex)
     AsyncLeadLex("wbk_1", base_url="https://x", timeout=5, retries=0, resume=False, headers={"X-A": "b"})
     AsyncLeadLex(timeout=Timeout(total=None), retries=RetryPolicy(retries=1), max_connections=5)
+    AsyncLeadLex(lambda: "wbk_1")
+    AsyncLeadLex(proxy="http://x", verify=Path("ca.pem"))
+    AsyncLeadLex(api_key=_vault)
     AsyncLeadLex(http_client=httpx.AsyncClient())
     AsyncLeadLex(http_client=httpx.AsyncClient)
     assert_type(AsyncLeadLex.sandbox(), AsyncLeadLex)
@@ -106,6 +114,8 @@ async def talk(lexi: AsyncLeadLex) -> None:
 async def mistakes(lexi: AsyncLeadLex) -> None:
     """Do what a checker must refuse."""
     AsyncLeadLex(5)  # type: ignore[arg-type]
+    AsyncLeadLex(verify=False)  # type: ignore[arg-type]
+    AsyncLeadLex(lambda: 5)  # type: ignore[arg-type, return-value]
     AsyncLeadLex("wbk_1", "https://x")  # type: ignore[call-arg]
     AsyncLeadLex(api_keys="wbk_1")  # type: ignore[call-arg]
     AsyncLeadLex(timeout=None)  # type: ignore[arg-type]

@@ -37,6 +37,7 @@ def make() -> None:
     with LeadLex() as lexi:
         assert_type(lexi, LeadLex)
     LeadLex("wbk_1", base_url="https://x", timeout=5, retries=0, resume=False, headers={"X-A": "b"})
+    LeadLex(lambda: "wbk_1")
     LeadLex(timeout=Timeout(total=None), retries=RetryPolicy(retries=1), http_client=httpx.AsyncClient)
     assert_type(LeadLex.sandbox(), LeadLex)
     assert_type(lexi.with_options(timeout=5.0, retries=3), LeadLex)
