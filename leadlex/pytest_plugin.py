@@ -18,6 +18,8 @@ import leadlex.sandbox
 def leadlex_sandbox() -> Iterator[leadlex.sandbox.Sandbox]:
     """Start a sandbox for one test: offline and free, it answers at once and forgets everything afterwards.
 
+    A test fails whose faults and answers (`fail_next`, `answer_next`) were not all used: it did not try what it says.
+
     Needs the extra: `pip install 'leadlex[sandbox]'`.
     """
     try:
@@ -26,6 +28,9 @@ def leadlex_sandbox() -> Iterator[leadlex.sandbox.Sandbox]:
         raise pytest.fail.Exception(str(error), pytrace=False) from None
     with sandbox:
         yield sandbox
+        if sandbox.unused:
+            told = ", ".join(sandbox.unused)
+            raise pytest.fail.Exception(f"The sandbox was never asked for what was scripted: {told}", pytrace=False)
 
 
 @pytest.fixture
