@@ -29,6 +29,7 @@ _NAMED: Final = {"amp": "&", "lt": "<", "gt": ">", "quot": '"', "apos": "'"}
 _MASK: Final = "wbk_…"
 
 _UNPICKLED: Final = "An API key can't be pickled: make the client in the process that uses it."
+_SANDBOX: Final = "wbk_sandbox_"
 
 TELLING: Final = 8
 """Characters of an API key that are not shown together; fewer are no more than how such keys begin."""
@@ -56,6 +57,11 @@ class ApiKey:
 
     def __reduce__(self) -> tuple[Any, ...]:
         raise TypeError(_UNPICKLED)
+
+    @property
+    def is_sandbox(self) -> bool:
+        """Tell whether it is a sandbox's, which is no secret."""
+        return self._value.startswith(_SANDBOX)
 
     @property
     def authorization(self) -> str:

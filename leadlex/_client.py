@@ -49,7 +49,8 @@ class AsyncLeadLex:
     Args:
         api_key: A workspace key (`wbk_…`), or a function that gives one for each call, always of one workspace, since
             idempotency keys belong to it; one that gives no awaitable runs in a thread. Else `LEADLEX_API_KEY`.
-        base_url: Where the API is; else `LEADLEX_BASE_URL`, else the service. https, except for this machine.
+        base_url: Where the API is; else `LEADLEX_BASE_URL`, else the service. https, except for this machine and
+            for a sandbox, whose key (`wbk_sandbox_…`) is no secret.
         timeout: Seconds, or a `Timeout`.
         retries: Attempts after the first, 0 to 9, or a `RetryPolicy`; nothing that could be charged twice is repeated.
         resume: Whether a stream that breaks is continued with its idempotency key.
@@ -87,9 +88,10 @@ class AsyncLeadLex:
     ) -> None:
         try:
             configure(os.environ)
+            keys = keys_of(api_key, os.environ)
             settings = Settings(
-                base_url=base_url_of(base_url, os.environ),
-                keys=keys_of(api_key, os.environ),
+                base_url=base_url_of(base_url, os.environ, keys.fixed),
+                keys=keys,
                 headers=headers_of({} if headers is None else headers),
                 timeout=timeout_of(timeout),
                 policy=policy_of(retries),

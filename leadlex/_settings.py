@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from attrs import evolve, field, frozen
 
-from ._api_key import VISIBLE, ApiKeys
+from ._api_key import VISIBLE, ApiKey, ApiKeys
 from ._config import DEFAULT_RETRIES, DEFAULT_TIMEOUT, RetryPolicy, Timeout, Unset, __version__, policy_of, timeout_of
 from ._errors import ConfigurationError, discreet, refuse
 
@@ -27,12 +27,15 @@ _FIELD_VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e\t]*[\x21-\x7e])?")
 
 
 @discreet
-def base_url_of(given: object, environment: Mapping[str, str]) -> str:
-    """Find and check the base URL: the argument, else `LEADLEX_BASE_URL`, else the service's."""
+def base_url_of(given: object, environment: Mapping[str, str], key: ApiKey | None) -> str:
+    """Find and check the base URL: the argument, else `LEADLEX_BASE_URL`, else the service's.
+
+    A sandbox's key is no secret, so that a sandbox may be asked without TLS, wherever it is.
+    """
     value = (environment.get("LEADLEX_BASE_URL") or BASE_URL) if given is None else given
     if not isinstance(value, str):
         refuse("base_url", "a str", type(value).__name__)
-    problem = _problem_of_url(value)
+    problem = _problem_of_url(value, plain=key is not None and key.is_sandbox)
     if problem:
         raise ConfigurationError(f"base_url can't be used: {problem}.")
     return value.rstrip("/")
@@ -46,7 +49,7 @@ _AUTHORITY = re.compile(
 _PATH = re.compile(r"[A-Za-z0-9._~/-]*")
 
 
-def _problem_of_url(value: str) -> str | None:
+def _problem_of_url(value: str, *, plain: bool) -> str | None:
     # urlsplit drops tabs and line ends silently (WHATWG URL, 4.4), so they are looked for first.
     if value and not VISIBLE.fullmatch(value):
         return "it must be printable ASCII without white space"
@@ -58,17 +61,17 @@ def _problem_of_url(value: str) -> str | None:
         return "it must begin with https://"
     if parts.query or parts.fragment or not _PATH.fullmatch(parts.path) or {".", ".."} & set(parts.path.split("/")):
         return "it must be a scheme, a host and a plain path"
-    return _problem_of_authority(parts.scheme, parts.netloc)
+    return _problem_of_authority(parts.scheme, parts.netloc, plain=plain)
 
 
-def _problem_of_authority(scheme: str, authority: str) -> str | None:
+def _problem_of_authority(scheme: str, authority: str, *, plain: bool) -> str | None:
     if "@" in authority:
         return "it must not carry a user name or password"
     match = _AUTHORITY.fullmatch(authority)
     if match is None or not _has_port(match["port"]) or not _has_address(match["host"]):
         return "its host or port is not valid"
-    if scheme == "http" and not is_loopback(match["host"]):
-        return "only https keeps the key secret (http is accepted for localhost)"
+    if scheme == "http" and not plain and not is_loopback(match["host"]):
+        return "only https keeps the key secret (http is accepted for localhost, and with a sandbox's key)"
     return None
 
 

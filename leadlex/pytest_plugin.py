@@ -66,6 +66,8 @@ def pytest_runtest_teardown(item: pytest.Item) -> None:
 def leadlex_sandbox() -> Iterator[leadlex.sandbox.Sandbox]:
     """Start a sandbox for one test: offline and free, it answers at once and forgets everything afterwards.
 
+    A test fails whose faults and answers (`fail_next`, `answer_next`) were not all used: it did not try what it says.
+
     Needs the extra `sandbox`; in a clone of leadlex: `pip install '.[sandbox]'`.
     """
     try:
@@ -76,6 +78,9 @@ def leadlex_sandbox() -> Iterator[leadlex.sandbox.Sandbox]:
         _SANDBOXES.add(sandbox.url)
         yield sandbox
         _SANDBOXES.remove(sandbox.url)
+        if sandbox.unused:
+            told = ", ".join(sandbox.unused)
+            raise pytest.fail.Exception(f"The sandbox was never asked for what was scripted: {told}", pytrace=False)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Check that a webhook is LeadLex's, and read it.
+"""Check that a webhook is LeadLex's, and read it; sign one, to try what receives them.
 
 Rule: nothing of a body is looked at before its signature is found to be right.
 
@@ -13,16 +13,16 @@ from __future__ import annotations
 import hmac
 import json
 import re
-from collections.abc import Iterable
+import uuid
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Any, Final, Protocol, TypeVar, cast
 
-from attrs import field, frozen
+from ._errors import ConfigurationError, WebhookVerificationError
+from ._values.models import WebhookEvent
 
-from . import ConfigurationError, WebhookVerificationError
-
-__all__ = ["WebhookEvent", "verify"]
+__all__ = ["WebhookEvent", "sign", "verify"]
 
 T = TypeVar("T")
 
@@ -35,6 +35,7 @@ _MAX_TOLERANCE: Final = 1e9
 
 _SIGNATURE: Final = "X-LeadLex-Signature"
 _DELIVERY_ID: Final = "X-LeadLex-Delivery-ID"
+_TIMESTAMP: Final = "X-LeadLex-Timestamp"
 _SCHEME: Final = "sha256="
 _FIELDS: Final = frozenset({"event", "timestamp", "workspace_id", "data"})
 
@@ -47,29 +48,12 @@ class Headers(Protocol):
         ...
 
 
-@frozen(kw_only=True)
-class WebhookEvent:
-    """What LeadLex told, once it was verified.
-
-    Args:
-        event: What happened: `task.created`, `task.updated`, `task.approved`, `task.dismissed`; others may come.
-        timestamp: When, an aware datetime.
-        workspace_id: In which workspace.
-        data: What it is about.
-        delivery_id: The id of the delivery, by which a repeated one is known; it is not signed.
-        extra: Fields beyond the contract.
-    """
-
-    event: str
-    timestamp: datetime
-    workspace_id: str
-    data: dict[str, Any] = field(hash=False)
-    delivery_id: str | None = None
-    extra: dict[str, Any] = field(factory=dict[str, Any], hash=False, repr=False)
-
-
 def verify(
-    body: bytes | bytearray, headers: Headers, secret: str | bytes, *, tolerance: float = TOLERANCE
+    body: bytes | bytearray,
+    headers: Headers,
+    secret: str | bytes | Sequence[str | bytes],
+    *,
+    tolerance: float = TOLERANCE,
 ) -> WebhookEvent:
     """Return the event of a webhook, once its signature and time were found to be right.
 
@@ -78,12 +62,12 @@ def verify(
     Args:
         body: The body as it was received, byte for byte: JSON that was read and written again has another signature.
         headers: The request's headers, their names in any case.
-        secret: The secret of the endpoint.
+        secret: The secret of the endpoint; several, any of which may have signed, while one is replaced by another.
         tolerance: How many seconds the signed `timestamp` may differ from now, either way; more than 0.
 
     Raises:
         WebhookVerificationError: It is not LeadLex's, was changed, is too old, or is not in LeadLex's form.
-        ConfigurationError: An argument is of the wrong type, or the secret is empty.
+        ConfigurationError: An argument is of the wrong type, or a secret is empty or missing.
 
     Example:
         event = webhooks.verify(await request.body(), request.headers, os.environ["LEADLEX_WEBHOOK_SECRET"])
@@ -92,7 +76,7 @@ def verify(
     try:
         seconds, raw = _tolerance(tolerance), _bytes(body)
         signature = _header(headers, _SIGNATURE)
-        right = _is_signature(signature, raw, _key(secret))
+        right = any(_is_signature(signature, raw, key) for key in _keys(secret))
     finally:
         del secret  # a traceback that shows locals must not show it
     if not right:
@@ -100,6 +84,30 @@ def verify(
     event = _event(raw, _header(headers, _DELIVERY_ID))
     _check_time(event.timestamp, seconds)
     return event
+
+
+def sign(body: bytes | bytearray, secret: str | bytes) -> dict[str, str]:
+    """Return the headers with which LeadLex sends a body, each time with another delivery id.
+
+    Args:
+        body: The JSON to be sent, byte for byte.
+        secret: The secret of the endpoint.
+
+    Raises:
+        ConfigurationError: An argument is of the wrong type, or the secret is empty.
+
+    Example:
+        now = datetime.now(UTC).isoformat()
+        body = json.dumps({"event": "task.created", "timestamp": now, "workspace_id": "ws_1", "data": {}}).encode()
+        response = client.post("/webhooks/leadlex", content=body, headers=webhooks.sign(body, secret))
+    """
+    try:
+        signature = _signature(_bytes(body), _key(secret))
+    finally:
+        del secret  # as above
+    moment = now().isoformat(timespec="seconds").replace("+00:00", "Z")
+    sent = {_SIGNATURE: signature, _TIMESTAMP: moment, _DELIVERY_ID: str(uuid.uuid4())}
+    return {"Content-Type": "application/json", **sent}
 
 
 def now() -> datetime:
@@ -124,6 +132,14 @@ def _bytes(body: object) -> bytes:
     )
 
 
+def _keys(secret: object) -> list[bytes]:
+    try:
+        several = isinstance(secret, Sequence) and not isinstance(secret, str | bytes | bytearray) and len(secret) > 0
+        return [*map(_key, cast("Sequence[object]", secret))] if several else [_key(secret)]
+    finally:
+        del secret
+
+
 def _key(secret: object) -> bytes:
     try:
         # Half a surrogate pair is no error here: an error of the codec would carry the secret.
@@ -131,6 +147,7 @@ def _key(secret: object) -> bytes:
         if isinstance(key, bytes) and key:
             return key
         given = "an empty one" if isinstance(key, bytes) else type(key).__name__
+        del key
     finally:
         del secret
     raise ConfigurationError(f"secret must be the endpoint's secret, a str or bytes; given: {given}.")
@@ -160,9 +177,16 @@ def _text(value: object, name: str) -> str:
 
 def _is_signature(given: str | None, body: bytes, key: bytes) -> bool:
     try:
-        right = _SCHEME + hmac.new(key, body, sha256).hexdigest()
+        right = _signature(body, key)
         # Text that is not ASCII can't be compared in constant time, bytes can.
         return hmac.compare_digest(right.encode(), (given or "").lower().encode("utf-8", "replace"))
+    finally:
+        del key
+
+
+def _signature(body: bytes, key: bytes) -> str:
+    try:
+        return _SCHEME + hmac.new(key, body, sha256).hexdigest()
     finally:
         del key
 

@@ -7,7 +7,7 @@ The folders are the library's layers (`tests/architecture.py` says which imports
 - `policy/`: what is tried again and after how long, the retry quota, what a replay continues, an outage.
 - `network/`: bodies and clocks, aiohttp, the environment's proxies and certificates, squid, mitmproxy, nginx, haproxy.
 - `portal/`: the sync client's thread and loop, its generator; gevent, gunicorn, Celery, and forks in C.
-- `sandbox/`, `cli/`: those two apps; `test_webhooks.py`, `test_pytest_plugin.py`: two more.
+- `sandbox/`, `cli/`: those two apps; `test_pytest_plugin.py`: one more. `test_webhooks.py`: webhooks.
 
 What goes through all layers stands beside them:
 

@@ -23,6 +23,7 @@ PACKAGE = "leadlex"
 #: From the bottom up. A unit is a file or a folder of the package; it imports from its own layer and from lower ones.
 LAYERS = (
     ("_values", "_errors", "_system_threads", "_steady_clock", "_logging", "_api_key", "_config", "_settings"),
+    ("webhooks",),
     ("_protocol",),
     ("_policy",),
     ("_network",),
@@ -30,11 +31,11 @@ LAYERS = (
     ("_client",),
     ("_portal",),
     ("_sync", "_sse"),
-    ("webhooks", "sandbox", "pytest_plugin", "cli"),
+    ("sandbox", "pytest_plugin", "cli"),
 )
 GENERATOR = f"{PACKAGE}._portal.generator"
 APPS = LAYERS[-1]
-PUBLIC_APPS = frozenset({"webhooks", "sandbox"})
+PUBLIC_UNITS = frozenset({"webhooks", "sandbox"})
 LAYER_OF = {unit: number for number, units in enumerate(LAYERS) for unit in units}
 
 #: The highest layer that the sandbox shares: a server that shared the client's code would share its mistakes.
@@ -230,7 +231,7 @@ def _wrong_for_sandbox(each: Import, known: Mapping[str, str]) -> str | None:
 
 
 def _wrong_for_app(each: Import) -> str | None:
-    neighbour = each.unit in PUBLIC_APPS and each.target.count(".") == 1
+    neighbour = each.unit in PUBLIC_UNITS and each.target.count(".") == 1
     return None if neighbour or not each.unit else f"uses {each.target}, which is not public"
 
 

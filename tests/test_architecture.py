@@ -103,12 +103,12 @@ BROKEN: list[tuple[Check, Sources, list[str]]] = [
             "leadlex._stream": "",
             "leadlex.sandbox": "",
             "leadlex.sandbox._app": "",
-            "leadlex.webhooks": "import leadlex.cli",
+            "leadlex.pytest_plugin": "import leadlex.cli",
         },
         [
             "leadlex.cli:1 uses leadlex._stream, which is not public",
             "leadlex.cli:2 uses leadlex.sandbox._app, which is not public",
-            "leadlex.webhooks:1 uses leadlex.cli, which is not public",
+            "leadlex.pytest_plugin:1 uses leadlex.cli, which is not public",
         ],
     ),
     (

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import leadlex
-from leadlex.sandbox import Sandbox
+from leadlex.sandbox import FaultKind, Sandbox
 from tests.support.runners import Runner
 
 CEOS = "Find me 20 CEOs at law firms in New York"
@@ -185,7 +185,7 @@ def test_unknown_conversation(runner: Runner, sandbox: Sandbox) -> None:
         ("rate_limit", {"retry_after": 1}),
     ],
 )
-def test_one_fault_is_charged_once(runner: Runner, sandbox: Sandbox, kind: str, how: dict[str, Any]) -> None:
+def test_one_fault_is_charged_once(runner: Runner, sandbox: Sandbox, kind: FaultKind, how: dict[str, Any]) -> None:
     """A fault that passes is not seen, but for the attempts, and the answer is charged once."""
 
     async def scenario(lexi: Any) -> str:

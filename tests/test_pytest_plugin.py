@@ -45,7 +45,7 @@ import trio
 def test_sync(lexi, leadlex_sandbox):
     reply = lexi.stream_chat("Where is Jane Doe?").final_reply()
     assert "Jane Doe" in reply.response
-    assert leadlex_sandbox.credits == 4_999
+    assert leadlex_sandbox.credits == 4_998
 
 async def talk(client):
     async with client.stream_chat("Where is Jane Doe?") as stream:
@@ -216,6 +216,30 @@ def test_time_only_goes_on(seconds: Any) -> None:
     clock = FakeClock()
     with pytest.raises(ConfigurationError, match="seconds"):
         clock.advance(seconds)
+
+
+LEFT_OVER = """
+def test_all_used(leadlex_sandbox, lexi):
+    leadlex_sandbox.answer_next("One.")
+    leadlex_sandbox.fail_next("rate_limit", retry_after=0)
+    assert lexi.stream_chat("Hi").final_reply().response == "One."
+
+def test_left_over(leadlex_sandbox, lexi):
+    leadlex_sandbox.fail_next("drop_stream")
+    leadlex_sandbox.answer_next("One.")
+    leadlex_sandbox.answer_next("Two.")
+    assert lexi.chat("Hi").response == "One."
+"""
+
+
+def test_a_test_fails_that_left_faults_or_answers_over(pytester: pytest.Pytester) -> None:
+    """Who scripts what never happens is told so, in a line: the test did not try what it seems to try."""
+    pytester.makeconftest(CONFTEST)
+    pytester.makepyfile(LEFT_OVER)
+    result = pytester.runpytest_subprocess("-q")
+    result.assert_outcomes(passed=2, errors=1)
+    result.stdout.fnmatch_lines(["*never asked for what was scripted: drop_stream, the answer 'Two.'"])
+    result.stdout.fnmatch_lines(["ERROR *::test_left_over*"])
 
 
 def test_a_missing_extra_is_told_in_one_line(pytester: pytest.Pytester) -> None:

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import hmac
+import inspect
 import json
+import os
+import textwrap
 import traceback
+import uuid
+from collections.abc import MutableMapping
 from datetime import UTC, datetime, timedelta
 from email.message import Message
 from typing import Any
 
+import anyio
 import httpx
 import pytest
+from fastapi import FastAPI, Request
+from fastapi.testclient import TestClient
+from pydantic import TypeAdapter
 
 from leadlex import ConfigurationError, WebhookVerificationError, webhooks
 
@@ -217,7 +227,95 @@ def test_a_body_that_is_not_bytes_is_a_configuration_error(body: Any) -> None:
         webhooks.verify(body, {}, SECRET)
 
 
-@pytest.mark.parametrize("secret", [None, "", b"", 5])
+def test_two_secrets_while_one_is_rotated() -> None:
+    """What any of several secrets signed is right, in whatever order they stand; what none of them did is not."""
+    body = body_of()
+    for secrets in (["whsec_new", SECRET], (SECRET.encode(), "whsec_new")):
+        assert webhooks.verify(body, headers_for(body), secrets).event == "task.created"
+        assert webhooks.verify(body, headers_for(body, "whsec_new"), secrets).event == "task.created"
+        with pytest.raises(WebhookVerificationError, match="does not fit"):
+            webhooks.verify(body, headers_for(body, "whsec_old"), secrets)
+
+
+# Signing -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("secret", [SECRET, SECRET.encode()])
+def test_what_is_signed_verifies(secret: str | bytes) -> None:
+    """`sign` gives the headers of the contract, with the signature that `verify` and openssl find right."""
+    body = body_of()
+    headers = webhooks.sign(body, secret)
+    assert {name: headers[name] for name in ("X-LeadLex-Signature", "X-LeadLex-Timestamp", "Content-Type")} == {
+        **headers_for(body),
+        "X-LeadLex-Timestamp": "2026-04-17T10:30:00Z",
+        "Content-Type": "application/json",
+    }
+    event = webhooks.verify(body, headers, SECRET)
+    assert event.delivery_id == headers["X-LeadLex-Delivery-ID"]
+    assert str(uuid.UUID(event.delivery_id)) == event.delivery_id
+    assert webhooks.sign(bytearray(body), secret)["X-LeadLex-Delivery-ID"] != event.delivery_id
+
+
+@pytest.mark.parametrize(("body", "secret"), [("{}", SECRET), (b"{}", ""), (b"{}", None), (b"{}", [SECRET])])
+def test_what_can_t_be_signed_is_refused(body: Any, secret: Any) -> None:
+    """A body is bytes, and a delivery is signed with one secret; none of it is shown."""
+    with pytest.raises(ConfigurationError, match=r"body must be|secret must be") as caught:
+        webhooks.sign(body, secret)
+    captured = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+    assert all(SECRET not in str(frame.locals) for frame in list(captured.stack)[1:])
+
+
+def examples() -> dict[str, str]:
+    """Cut the examples out of the docstrings."""
+    texts = {each.__name__: inspect.cleandoc(each.__doc__ or "") for each in (webhooks, webhooks.verify, webhooks.sign)}
+    return {name: textwrap.dedent(text.partition("\nExample:\n")[2]) for name, text in texts.items()}
+
+
+@pytest.mark.parametrize("example", examples().values(), ids=examples())
+def test_every_example_runs(example: str, environ: MutableMapping[str, str]) -> None:
+    """Who pastes an example into an endpoint, or into its test, sees it work."""
+    environ["LEADLEX_WEBHOOK_SECRET"] = SECRET
+    body = body_of()
+    scope = {"type": "http", "headers": [(k.lower().encode(), v.encode()) for k, v in headers_for(body).items()]}
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": body}
+
+    app = FastAPI()
+
+    @app.post("/webhooks/leadlex")
+    async def endpoint(request: Request) -> None:
+        webhooks.verify(await request.body(), request.headers, SECRET, tolerance=1e9)
+
+    known = {"webhooks": webhooks, "os": os, "json": json, "datetime": datetime, "UTC": UTC, "secret": SECRET}
+    known |= {"request": Request(scope, receive), "client": TestClient(app)}
+    code = compile(example, "<example>", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
+
+    async def run() -> None:
+        outcome = eval(code, known)  # noqa: S307  # our own docstring
+        if outcome is not None:
+            await outcome
+
+    anyio.run(run)
+    assert known.get("response", httpx.Response(200)).is_success  # type: ignore[attr-defined]
+
+
+# The plain form ----------------------------------------------------------------------------------------------------
+
+
+def test_an_event_has_a_plain_form() -> None:
+    """An event can be put into a queue and read again, and pydantic knows it."""
+    body = body_of({**TOLD, "attempt": 2})
+    event = webhooks.verify(body, webhooks.sign(body, SECRET), SECRET)
+    plain = json.loads(json.dumps(event.to_dict()))
+    assert plain == {**TOLD, "attempt": 2, "delivery_id": event.delivery_id}
+    assert webhooks.WebhookEvent.from_dict(plain) == event
+    assert TypeAdapter(webhooks.WebhookEvent).validate_json(json.dumps(plain)) == event
+    with pytest.raises(ConfigurationError, match="data is missing"):
+        webhooks.WebhookEvent.from_dict({**TOLD, "data": None})
+
+
+@pytest.mark.parametrize("secret", [None, "", b"", 5, [], ["a", ""], ["a", 5], {"a"}, bytearray(b"a")])
 def test_a_secret_that_is_none_is_a_configuration_error(secret: Any) -> None:
     """An empty secret, as from an unset variable, would let anybody sign."""
     with pytest.raises(ConfigurationError, match="secret must be"):
@@ -241,8 +339,8 @@ def test_headers_that_are_no_mapping_are_a_configuration_error(headers: Any) -> 
         webhooks.verify(body_of(), wrong, SECRET)
 
 
-@pytest.mark.parametrize("secret", [SECRET, SECRET.encode(), SECRET + "\ud800"])
-def test_the_secret_is_shown_nowhere(secret: str | bytes) -> None:
+@pytest.mark.parametrize("secret", [SECRET, SECRET.encode(), SECRET + "\ud800", [SECRET, SECRET], [SECRET, ""]])
+def test_the_secret_is_shown_nowhere(secret: str | bytes | list[str | bytes]) -> None:
     """Neither the error's text nor the locals of leadlex's frames in a captured traceback have the secret."""
     for headers in ({}, {"X-LeadLex-Signature": "sha256=00"}, {"X-LeadLex-Signature": 5}):
         with pytest.raises((WebhookVerificationError, ConfigurationError)) as caught:

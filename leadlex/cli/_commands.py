@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
@@ -13,7 +14,7 @@ from typing import Any, Final, NoReturn, cast
 
 from leadlex import ConfigurationError, LeadLexError, __version__
 
-from . import _chat, _conversations, _sandbox, _tasks
+from . import _chat, _conversations, _sandbox, _tasks, _webhooks
 from ._exits import CUT_OFF, STOPPED, exit_code, exit_codes
 from ._json import JsonLines
 from ._output import Output
@@ -35,8 +36,12 @@ environment:
   LEADLEX_API_KEY   the workspace's key (wbk_…)
   LEADLEX_BASE_URL  another address of the API, as of `leadlex sandbox`
   LEADLEX_VERIFY    whose certificates are trusted: a PEM file, or system for what this machine trusts
+  LEADLEX_WEBHOOK_SECRET
+                    what `leadlex webhooks send` signs with
   NO_COLOR          no colours
 """
+
+_BEHAVIOURS: Final = ("replay", "regenerate", "conflict")
 
 _LISTED: Final = "list conversations, your own and not archived, the latest first"
 
@@ -122,6 +127,7 @@ def parser() -> Parser:
     _add_conversations(_group(commands, "conversations", "list, show and export conversations"))
     _add_tasks(_group(commands, "tasks", "list, approve and dismiss what Lexi proposes"))
     _add_sandbox(commands)
+    _add_webhooks(_group(commands, "webhooks", "try what receives webhooks"))
     return top
 
 
@@ -167,12 +173,32 @@ def _add_tasks(commands: Group) -> None:
     )
 
 
+def _add_webhooks(commands: Group) -> None:
+    send = _plain_command(commands, "send", _webhooks.send, "sign a webhook as LeadLex does, and send it")
+    send.add_argument("url", metavar="URL", help="the endpoint that receives it")
+    kinds = "what happened, as task.created (the default), task.updated, task.approved, task.dismissed"
+    send.add_argument("--event", default="task.created", metavar="NAME", help=kinds)
+    send.add_argument("--data", metavar="JSON", help="what it is about, a JSON object (default: what stdin has)")
+    send.add_argument("--secret", help="the endpoint's secret (default: LEADLEX_WEBHOOK_SECRET)")
+    _add_json(send)
+
+
 def _add_sandbox(commands: Group) -> None:
     words = "serve an invented workspace on this machine, offline and free"
-    sandbox = commands.add_parser("sandbox", help=words, description=_sentence(words), allow_abbrev=False)
-    sandbox.set_defaults(command=_sandbox.sandbox)
+    sandbox = _plain_command(commands, "sandbox", _sandbox.sandbox, words)
     sandbox.add_argument("--data", metavar="FILE", help="keep everything in this file; else nothing is kept")
+    sandbox.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="where to listen (default: 127.0.0.1)")
     sandbox.add_argument("--port", type=_port, default=0, metavar="N", help="the port (default: a free one)")
+    allowed = "another name under which it is reached, as in a container; may be repeated"
+    sandbox.add_argument("--allow-host", action="append", default=[], metavar="NAME", help=allowed)
+    sandbox.add_argument("--credits", type=_whole, metavar="N", help="the balance (default: the file's, else 5,000)")
+    prices = "credits for a chat, a search, a stream and each tool in it: search=5,tool_step=1"
+    sandbox.add_argument("--prices", type=_prices, metavar="NAME=N,…", help=prices)
+    sandbox.add_argument("--quota", type=_whole, default=10_000, metavar="N", help="requests a day (default: 10,000)")
+    pace = "words a second in a stream, 0 for all at once (default: 25)"
+    sandbox.add_argument("--pace", type=_pace, default=25.0, metavar="N", help=pace)
+    again = "what a repeated idempotency key gets (default: replay)"
+    sandbox.add_argument("--idempotency", choices=_BEHAVIOURS, default="replay", help=again)
     _add_json(sandbox)
 
 
@@ -182,10 +208,16 @@ def _group(commands: Group, name: str, words: str) -> Group:
 
 
 def _command(commands: Group, name: str, run_it: Command, words: str) -> ArgumentParser:
-    command: ArgumentParser = commands.add_parser(name, help=words, description=_sentence(words), allow_abbrev=False)
-    command.set_defaults(command=run_it)
+    command = _plain_command(commands, name, run_it, words)
     command.add_argument("--sandbox", action="store_true", help="ask a sandbox, whose answers are invented and free")
     _add_json(command)
+    return command
+
+
+def _plain_command(commands: Group, name: str, run_it: Command, words: str) -> ArgumentParser:
+    """Add a command that asks nobody."""
+    command: ArgumentParser = commands.add_parser(name, help=words, description=_sentence(words), allow_abbrev=False)
+    command.set_defaults(command=run_it)
     return command
 
 
@@ -202,6 +234,25 @@ def _count(text: str) -> int:
     if number < 1:
         raise ValueError(text)
     return number
+
+
+def _whole(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise ValueError(text)
+    return number
+
+
+def _pace(text: str) -> float:
+    number = float(text)
+    if not 0 <= number < math.inf:
+        raise ValueError(text)
+    return number
+
+
+def _prices(text: str) -> dict[str, int]:
+    pairs = (pair.partition("=") for pair in text.split(","))
+    return {name.strip(): _whole(price) for name, _, price in pairs}
 
 
 def _moment(text: str) -> datetime:

@@ -10,8 +10,9 @@ from datetime import datetime
 from typing import NamedTuple, Protocol
 
 from leadlex import Charged, ChatReply, Conversation, ConversationSummary, LeadLexError, StreamEvent, Task, TaskDecision
+from leadlex.webhooks import WebhookEvent
 
-Value = ConversationSummary | Conversation | Task | TaskDecision
+Value = ConversationSummary | Conversation | Task | TaskDecision | WebhookEvent
 
 
 class Stopped(NamedTuple):

@@ -28,6 +28,16 @@ def sandbox(options: Namespace, out: Output) -> None:
 
 def _start(options: Namespace) -> leadlex.sandbox.Sandbox:
     try:
-        return leadlex.sandbox.Sandbox(options.data, port=options.port).start()
+        return leadlex.sandbox.Sandbox(
+            options.data,
+            host=options.host,
+            port=options.port,
+            allowed_hosts=options.allow_host,
+            credits=options.credits,
+            prices=options.prices,
+            quota=options.quota,
+            pace=options.pace,
+            idempotency=options.idempotency,
+        ).start()
     except (OSError, sqlite3.Error) as error:
         raise leadlex.ConfigurationError(f"The sandbox can't start: {error}.") from error

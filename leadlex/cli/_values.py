@@ -13,6 +13,7 @@ from typing import Final
 from rich.text import Text
 
 from leadlex import Conversation, ConversationSummary, Message, Task, TaskDecision
+from leadlex.webhooks import WebhookEvent
 
 from ._output import Value
 from ._text import local, one_line, visible
@@ -30,6 +31,8 @@ def described(value: Value) -> Text:
             return _task(value)
         case TaskDecision():
             return _decision(value)
+        case WebhookEvent():
+            return _delivery(value)
         case _:
             return Text("\n").join(_page(value))
 
@@ -82,6 +85,10 @@ def _decision(decision: TaskDecision) -> Text:
     started = ", and has begun to run" if decision.execution_started else ""
     status = one_line(decision.status or "decided")
     return Text.assemble((one_line(decision.task_id), "cyan"), f" is {status}{started}.")
+
+
+def _delivery(event: WebhookEvent) -> Text:
+    return Text.assemble((one_line(event.delivery_id or ""), "cyan"), f"  {one_line(event.event)} was delivered.")
 
 
 def _page(conversation: Conversation) -> Iterator[Text]:

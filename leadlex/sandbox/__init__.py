@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 from leadlex import ConfigurationError
 
 if TYPE_CHECKING:
-    from ._sandbox import Charge, Sandbox, SeenRequest
+    from ._sandbox import Charge, FaultKind, Sandbox, SeenRequest
 
-__all__ = ["Charge", "Sandbox", "SeenRequest"]
+__all__ = ["Charge", "FaultKind", "Sandbox", "SeenRequest"]
 
 if not TYPE_CHECKING:  # pragma: no branch - a checker must refuse a misspelt name
 

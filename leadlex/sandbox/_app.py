@@ -3,30 +3,31 @@
 import hashlib
 import json
 from collections.abc import Awaitable, Callable, Iterable
-from pathlib import Path
+from importlib import resources
 from typing import NoReturn, cast
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from . import _bodies
 from ._access import Gate, Key
+from ._faults import FAILS
 from ._replies import Refusal, error, refuse
 from ._store import Row
 from ._streams import Streams
 from ._workspace import Workspace
 
-OPENAPI = Path(__file__).with_name("lexi.openapi.yaml").read_bytes()
+PACKAGE, OPENAPI = "leadlex.sandbox", "lexi.openapi.yaml"
 LAST_ROW = 2**63 - 1  # for SQLite
 STATUSES = ("pending", "approved", "dismissed", "completed", "failed")
 
 # The fields of the contract's objects.
 SUMMARY = ("id", "title", "message_count", "last_message_at", "context", "archived", "created_at")
 CONVERSATION = ("id", "title", "context", "archived", "created_at")
-MESSAGE = ("id", "role", "content", "tool_name", "tool_output", "created_at")
+MESSAGE = ("id", "role", "content", "tool_calls", "tool_name", "tool_output", "created_at")
 TASK = ("id", "type", "status", "description", "created_at", "metadata")
 
 Handler = Callable[[Request, Key], Awaitable[Response]]
@@ -63,6 +64,8 @@ class Api:
                 return await handler(request, key)
             except Refusal as refusal:
                 return error(refusal.status, refusal.code, refusal.message)
+            except ClientDisconnect:  # it was gone before all of its body came
+                return _Nothing()
 
         return Route(path, admitted, methods=[method])
 
@@ -74,7 +77,7 @@ class Api:
         turn = self._workspace.take(question, key.user_id, "chat")
         self._workspace.finish(turn)
         return _data(
-            response=turn.answer.text,
+            response=turn.reply.text,
             task_id=turn.task_id,
             requires_approval=turn.task_id is not None,
             conversation_id=turn.conversation_id,
@@ -87,7 +90,7 @@ class Api:
         if not self._exists(question.conversation_id):
             raise Refusal(404, "conversation_not_found", "The conversation_id does not exist")
         fingerprint = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
-        recording = self._streams.open(question, key.user_id, idempotency_key, fingerprint)
+        recording = self._streams.open(question, key, idempotency_key, fingerprint)
         return StreamingResponse(recording.follow(), 200, {"Cache-Control": "no-store"}, "text/event-stream")
 
     async def conversations(self, request: Request, key: Key) -> Response:
@@ -123,7 +126,7 @@ class Api:
     async def approve(self, request: Request, _key: Key) -> Response:
         """Approve a task."""
         task = self._pending_task(request)
-        starts = self._workspace.approve(task)
+        starts = self._workspace.approve(task, fails=FAILS in request.scope)
         return _data(task_id=task["id"], status="approved", execution_started=starts)
 
     async def dismiss(self, request: Request, _key: Key) -> Response:
@@ -142,6 +145,13 @@ class Api:
         if task["status"] != "pending":
             refuse(f"The task is {task['status']}, not pending")
         return task
+
+
+class _Nothing(Response):
+    """What nobody is there to read."""
+
+    async def __call__(self, *_: object) -> None:
+        """Send nothing."""
 
 
 def _data(**fields: object) -> Response:
@@ -170,4 +180,9 @@ async def _failed(_request: Request, _problem: Exception) -> Response:
 
 
 async def _openapi(_request: Request) -> Response:
-    return Response(OPENAPI, media_type="application/yaml")
+    # Not next to this file in a zipapp, and in a frozen program only where that was told to take it along.
+    try:
+        schema = resources.files(PACKAGE).joinpath(OPENAPI).read_bytes()
+    except FileNotFoundError:
+        return error(404, "not_found", f"This program was packed without {PACKAGE}/{OPENAPI}")
+    return Response(schema, media_type="application/yaml")

@@ -2,18 +2,54 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
+from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from leadlex._errors import ConfigurationError
 
 from . import _connection
+from ._frames import frame
 from ._replies import error
-from ._streams import frame
 
 Fault = Callable[[ASGIApp, Scope, Receive, Send], Awaitable[None]]
 Strike = Callable[[bytes, int, Scope, Send], Awaitable[None]]
+FaultKind = Literal[
+    "drop_answer",
+    "drop_stream",
+    "error_event",
+    "failed_task",
+    "malformed",
+    "no_credits",
+    "rate_limit",
+    "server_error",
+    "slow",
+    "stall",
+]
+"""The faults that `Sandbox.fail_next` knows by name."""
+
+FAILS = "leadlex.fails"  # what the scope of an approval has whose task fails
+# The service's codes; CONTRACT.md, 10, has the one of 422.
+CODES = {
+    400: "validation_error",
+    401: "invalid_key",
+    402: "insufficient_credits",
+    403: "insufficient_permissions",
+    404: "not_found",
+    409: "conflict",
+    422: "idempotency_key_reused",
+    429: "rate_limited",
+}
+STATUSES = range(400, 600)
+
+
+def refusal(status: int, code: str | None = None, message: str = "Something went wrong") -> tuple[str, Fault]:
+    """Refuse before any work, with any status and code; the code is given too."""
+    if isinstance(status, bool) or status not in STATUSES:
+        raise ConfigurationError(f"the status of an error is from {STATUSES[0]} to {STATUSES[-1]}, not {status}")
+    code = CODES.get(status, "internal_error") if code is None else code
+    return code, _refused(status, code, message)
 
 
 def rate_limit(retry_after: int | None = None) -> Fault:
@@ -44,12 +80,53 @@ def slow(seconds: float = 1.0) -> Fault:
 
 def drop_stream(after_bytes: int = 0, *, reset: bool = False) -> Fault:
     """Cut the connection in the middle of a chunk: with FIN, or with RST, which may swallow bytes."""
+    return _broken(after_bytes, _cut(reset=reset))
 
-    async def strike(body: bytes, left: int, scope: Scope, send: Send) -> None:
-        await send(_piece(body[:left]))
-        _connection.of(scope).cut(reset=reset)
 
-    return _broken(after_bytes, strike)
+def drop_answer(after_bytes: int | None = None, *, reset: bool = False) -> Fault:
+    """Cut the connection once the work is done: before the answer begins, or after so many bytes of its body."""
+    if after_bytes is not None:
+        return _broken(after_bytes, _cut(reset=reset))
+
+    async def fault(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        async def tap(_message: Message) -> None:
+            _connection.of(scope).cut(reset=reset)
+
+        del send  # nothing is
+        await app(scope, receive, tap)
+
+    return fault
+
+
+def malformed(body: str = '{"data": {"response": "') -> Fault:
+    """Do the work, and send something else than the answer that it gave."""
+
+    async def fault(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        content = body.encode()
+        head: Message | None = None
+
+        async def tap(message: Message) -> None:
+            nonlocal head
+            if message["type"] == "http.response.start":
+                head = message
+            elif head:
+                MutableHeaders(scope=head)["Content-Length"] = str(len(content))
+                await send(head)
+                await send({"type": "http.response.body", "body": content})
+                head = None
+
+        await app(scope, receive, tap)
+
+    return fault
+
+
+def failed_task() -> Fault:
+    """Let a task fail that is approved."""
+
+    async def fault(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        await app({**scope, FAILS: True}, receive, send)
+
+    return fault
 
 
 def stall(after_bytes: int = 0) -> Fault:
@@ -72,25 +149,35 @@ def error_event(code: str = "internal_error", message: str = "Something went wro
     return _broken(after_bytes, strike)
 
 
-STREAM_KINDS: Mapping[str, Callable[..., Fault]] = {
+KINDS: Mapping[str, Callable[..., Fault]] = {
+    "drop_answer": drop_answer,
     "drop_stream": drop_stream,
     "error_event": error_event,
-    "stall": stall,
-}
-KINDS: Mapping[str, Callable[..., Fault]] = {
-    **STREAM_KINDS,
+    "failed_task": failed_task,
+    "malformed": malformed,
     "no_credits": no_credits,
     "rate_limit": rate_limit,
     "server_error": server_error,
     "slow": slow,
+    "stall": stall,
 }
+# What paths end in that a fault waits for; the others take the next request.
+PATHS = {"drop_stream": "/stream", "error_event": "/stream", "stall": "/stream", "failed_task": "/approve"}
 
 
-def make(kind: str, **how: Any) -> Fault:  # noqa: ANN401 - each kind has options of its own
+def make(kind: str, *how: Any, **named: Any) -> Fault:  # noqa: ANN401 - each kind has options of its own
     """Make a fault; ConfigurationError names the kinds there are, TypeError an option that the kind does not have."""
     if kind not in KINDS:
         raise ConfigurationError(f"no such fault: {kind!r}; there are {', '.join(KINDS)}")
-    return KINDS[kind](**how)
+    return KINDS[kind](*how, **named)
+
+
+def _cut(*, reset: bool) -> Strike:
+    async def strike(body: bytes, left: int, scope: Scope, send: Send) -> None:
+        await send(_piece(body[:left]))
+        _connection.of(scope).cut(reset=reset)
+
+    return strike
 
 
 def _refused(status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> Fault:

@@ -1,11 +1,36 @@
 """What things cost, what is left, and what was taken."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, NamedTuple, Self
+
+from leadlex._errors import ConfigurationError
 
 from ._replies import Refusal
 
-# In credits. A message that does a prospect search costs what the search costs.
-PRICES = {"chat": 1, "stream": 1, "prospect_search": 5, "campaign_start": 0}
+
+class Prices(NamedTuple):
+    """What things cost, in credits: a stream costs `stream` and, for each tool that it takes, `tool_step`."""
+
+    chat: int = 1
+    search: int = 5
+    stream: int = 1
+    tool_step: int = 1
+
+    @classmethod
+    def of(cls, given: Mapping[Any, int]) -> Self:
+        """Put some prices in place of the contract's; ConfigurationError names those there are."""
+        if unknown := given.keys() - {*cls._fields}:
+            raise ConfigurationError(f"nothing has the price {sorted(unknown)}; there are {', '.join(cls._fields)}")
+        for name, price in given.items():
+            check_price(name, price)
+        return cls(**given)
+
+
+def check_price(name: str, price: object) -> None:
+    """Refuse what can't be charged."""
+    if isinstance(price, bool) or not isinstance(price, int) or price < 0:
+        raise ConfigurationError(f"the price of {name} must be a whole number from 0 on")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,14 +49,10 @@ class Ledger:
         self.balance = balance
         self.charges: list[Charge] = []
 
-    def affords(self, what: str) -> bool:
-        """Tell whether there are credits for this."""
-        return PRICES[what] <= self.balance
-
-    def charge(self, what: str, idempotency_key: str | None = None) -> None:
+    def charge(self, what: str, amount: int, idempotency_key: str | None = None) -> None:
         """Take the price of something, or refuse it with 402."""
-        if not self.affords(what):
-            raise Refusal(402, "insufficient_credits", f"This takes {PRICES[what]} credits, {self.balance} are left")
-        self.balance -= PRICES[what]
-        if PRICES[what]:
-            self.charges.append(Charge(what, PRICES[what], idempotency_key))
+        if amount > self.balance:
+            raise Refusal(402, "insufficient_credits", f"This takes {amount} credits, {self.balance} are left")
+        self.balance -= amount
+        if amount:
+            self.charges.append(Charge(what, amount, idempotency_key))

@@ -7,12 +7,12 @@ nothing: what an answer wants done stands in it as an `Action`.
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
+
+from leadlex._values.events import TextDelta, Thinking, ToolStep, UnknownEvent
 
 from ._crm import DEALS, MATTERS, PEOPLE, Person, slug
-from ._ledger import PRICES
 
-PRICE = PRICES["prospect_search"]
 WIDEST = (0, 1_000_000)  # employees
 INDUSTRIES = {"law": "law firms", "SaaS": "SaaS companies"}
 TITLES = sorted({person.title for person in PEOPLE})
@@ -39,6 +39,7 @@ class Ask:
     memory: dict[str, Any]
     lists: Mapping[str, tuple[str, Sequence[str]]]
     campaigns: Sequence[str]
+    search_price: int
 
     def has(self, pattern: str) -> bool:
         """Tell whether the message has this pattern, in any case."""
@@ -63,6 +64,27 @@ class Action:
     at_once: bool
 
 
+class Reply(NamedTuple):
+    """What Lexi says, as the events of a stream; the whole of it is their text."""
+
+    events: tuple[Thinking | ToolStep | TextDelta | UnknownEvent, ...]
+
+    @property
+    def text(self) -> str:
+        """The whole."""
+        return "".join(event.delta for event in self.events if isinstance(event, TextDelta))
+
+    @property
+    def tools(self) -> list[ToolStep]:
+        """The tools that have run."""
+        return [event for event in self.events if isinstance(event, ToolStep) and event.status == "completed"]
+
+
+def words(text: str) -> tuple[TextDelta, ...]:
+    """Cut a text into words, each with the space before it."""
+    return tuple(TextDelta(word) for word in re.findall(r"\s*\S+|\s+", text))
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What Lexi says, the tool it took, what is to be done, and what follow-ups may refer to.
@@ -77,6 +99,12 @@ class Answer:
     action: Action | None = None
     revision: dict[str, Any] = field(default_factory=dict[str, Any])
     memory: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    @property
+    def reply(self) -> Reply:
+        """What is told of it."""
+        steps = (ToolStep(self.tool, "started"), ToolStep(self.tool, "completed", self.summary)) if self.tool else ()
+        return Reply((Thinking(self.thinking), *steps, *words(self.text)))
 
 
 def answer(ask: Ask, *, allow_tools: bool = True) -> Answer:
@@ -120,7 +148,9 @@ def _offer(ask: Ask, what: str, people: Sequence[Person]) -> Answer:
     metadata = {"list_id": list_id, "list_name": list_name, "contacts": names, "count": len(names)}
     action = Action("prospect_search", f"Find {count}: {what}", metadata, at_once=at_once)
     opening = f"Added {count} to {list_name}" if at_once else f"I found {count}"
-    closing = "" if at_once else f"\n\nPlease approve this task: then they are on a new list, for {PRICE} credits."
+    closing = (
+        "" if at_once else f"\n\nPlease approve this task: then they are on a new list, for {ask.search_price} credits."
+    )
     if not people:
         return _found(people, f"I found no {what}.")
     return _found(people, f"{opening}, {what}:\n\n{_numbered(people)}{closing}", action)

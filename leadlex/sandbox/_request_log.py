@@ -3,14 +3,18 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from email.utils import formatdate
+from email.utils import format_datetime
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from . import _connection
 from ._access import Gate
-from ._faults import STREAM_KINDS, Fault
+from ._clock import Clock
+from ._faults import Fault
+from ._hosts import Hosts
+from ._replies import error
+from ._script import Script
 
 logger = logging.getLogger("leadlex.sandbox")
 
@@ -45,16 +49,28 @@ class SeenRequest:
 
 
 class RequestLog:
-    """The ASGI application that the server runs: another one, whose requests are noted."""
+    """The ASGI application that the server runs: another one, whose requests are noted in a list.
 
-    def __init__(self, app: ASGIApp, gate: Gate, faults: list[tuple[str, Fault]], requests: list[SeenRequest]) -> None:
-        self._app, self._gate, self._faults, self._requests = app, gate, faults, requests
+    Args:
+        app: the other one.
+        gate: knows the quota, which every answer tells.
+        hosts: the names under which it answers.
+        script: has the faults.
+        clock: tells the time.
+        requests: where requests are noted.
+    """
+
+    def __init__(
+        self, app: ASGIApp, gate: Gate, hosts: Hosts, script: Script, clock: Clock, requests: list[SeenRequest]
+    ) -> None:
+        self._app, self._gate, self._hosts = app, gate, hosts
+        self._script, self._clock, self._requests = script, clock, requests
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         seen = self._note(scope)
         _connection.of(scope).on_lost = seen.lose
-        fault = self._next_fault(seen) or _none
+        fault = self._fault(seen) if self._hosts.admit(scope) else _misdirected
         try:
             await fault(self._app, scope, _heard(seen, receive), self._marked(seen, scope, send))
         except Exception:
@@ -67,15 +83,13 @@ class RequestLog:
         self._requests.append(seen)
         return seen
 
-    def _next_fault(self, seen: SeenRequest) -> Fault | None:
-        """Take the first of the scripted faults that is for this request; those of streams wait for one."""
-        is_stream = seen.path.endswith("/stream")
-        for scripted in self._faults:
-            if is_stream or scripted[0] not in STREAM_KINDS:
-                self._faults.remove(scripted)
-                seen.fault, fault = scripted
-                return fault
-        return None
+    def _fault(self, seen: SeenRequest) -> Fault:
+        """Give what happens to this request."""
+        scripted = self._script.next_fault(seen.path)
+        if not scripted:
+            return _none
+        seen.fault = scripted.name
+        return scripted.fault
 
     def _marked(self, seen: SeenRequest, scope: Scope, send: Send) -> Send:
         authorization = Headers(scope=scope).get("authorization", "")
@@ -84,7 +98,7 @@ class RequestLog:
             if message["type"] == "http.response.start":
                 seen.status = message["status"]
                 headers = MutableHeaders(scope=message)
-                headers.update({"Date": formatdate(usegmt=True), "X-Request-ID": seen.id})
+                headers.update({"Date": format_datetime(self._clock.now(), usegmt=True), "X-Request-ID": seen.id})
                 for name, value in self._gate.headers(authorization).items():
                     headers.setdefault(name, value)
             else:
@@ -101,6 +115,12 @@ def _heard(seen: SeenRequest, receive: Receive) -> Receive:
         return message
 
     return heard
+
+
+async def _misdirected(_app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    how = "leadlex sandbox --allow-host NAME, or Sandbox(allowed_hosts=[NAME])"
+    message = f"The sandbox answers to the names of this machine, and not to the Host of this request. To let it: {how}"
+    await error(421, "unknown_host", message)(scope, receive, send)
 
 
 async def _none(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:

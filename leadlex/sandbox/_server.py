@@ -4,6 +4,7 @@ import asyncio
 import os
 import socket
 import sys
+from collections.abc import Callable
 from typing import cast
 
 import uvicorn
@@ -18,10 +19,11 @@ from ._connection import Connection
 
 
 class Server:
-    """An ASGI application on a loopback port, from the beginning on until `stop`.
+    """An ASGI application on a port, from the beginning on until `stop`.
 
     Args:
         app: the application.
+        host: the address that it listens on, or a name of it.
         port: 0 takes a free one.
 
     Raises:
@@ -29,7 +31,7 @@ class Server:
         ConfigurationError: another event loop runs in this thread, for all threads are one, as under eventlet.
     """
 
-    def __init__(self, app: ASGIApp, port: int) -> None:
+    def __init__(self, app: ASGIApp, host: str, port: int) -> None:
         self._config = uvicorn.Config(
             app,
             interface="asgi3",
@@ -38,8 +40,8 @@ class Server:
             log_config=None,
             timeout_keep_alive=75,
         )
-        self._socket = _listen(port)
-        self.port: int = self._socket.getsockname()[1]
+        self._socket = _listen(host, port)
+        self.url = _url(*self._socket.getsockname()[:2])
         self._ready = system_event()
         self._refusal: Exception | None = None
         self._process = os.getpid()
@@ -48,6 +50,17 @@ class Server:
         self._ready.wait()
         if self._refusal:
             raise self._refusal
+
+    def run(self, work: Callable[[], None]) -> None:
+        """Do something between two steps of what is served, and wait until it is done."""
+        done = system_event()
+
+        def run() -> None:
+            work()
+            done.set()
+
+        self._loop.call_soon_threadsafe(run)
+        done.wait()
 
     def stop(self) -> None:
         """Cut all connections and end the thread; answers that are on their way are given up."""
@@ -85,13 +98,20 @@ class Server:
         await asyncio.sleep(0)  # lets connections learn that they are lost; asyncio.run cancels the rest
 
 
-def _listen(port: int) -> socket.socket:
+def _url(address: str, port: int) -> str:
+    """Write where it is reached; what listens on all addresses is reached on this machine's own."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)  # noqa: S104 - not to listen on
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _listen(host: str, port: int) -> socket.socket:
     """Take a port. asyncio sets TCP_NODELAY only on a socket that says TCP; else answers take 40 ms."""
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         # On Windows this option would let two servers share the port.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, sys.platform != "win32")
-        listener.bind(("127.0.0.1", port))
+        listener.bind((host, port))
     except OSError:
         listener.close()
         raise

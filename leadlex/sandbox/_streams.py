@@ -1,35 +1,17 @@
 """A stream as it is generated, recorded under its idempotency key, and followed by whoever asked for it."""
 
 import asyncio
-import json
 import re
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator
 
+from ._access import Key
 from ._bodies import Question
-from ._lexi import Answer
+from ._frames import DONE, frame, paced_frames
 from ._replies import Refusal
 from ._store import Store
 from ._workspace import Turn, Workspace
 
-DONE = b"data: [DONE]\n"
-TOOL_WORDS = 8  # a tool takes as long as so many words
 BEHAVIOURS = ("replay", "regenerate", "conflict")
-
-
-def frame(event: str, data: Mapping[str, object]) -> bytes:
-    """Write one Server-Sent Event."""
-    return f"event: {event}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n".encode()
-
-
-def script(answer: Answer, conversation_id: str) -> Iterator[tuple[int, bytes]]:
-    """Give the frames of an answer up to its last word, each with how many words' time passes before it."""
-    yield 0, frame("thinking", {"text": answer.thinking})
-    if answer.tool:
-        yield TOOL_WORDS, frame("tool_step", {"tool": answer.tool, "status": "started"})
-        completed = {"tool": answer.tool, "status": "completed", "summary": answer.summary}
-        yield TOOL_WORDS, frame("tool_step", completed)
-    for word in re.findall(r"\s*\S+", answer.text):
-        yield 1, frame("text", {"delta": word, "conversation_id": conversation_id})
 
 
 class Recording:
@@ -56,6 +38,7 @@ class Recording:
         while not self.whole or sent < len(self.frames):
             if sent == len(self.frames):
                 await self._news.wait()
+                continue
             yield self.frames[sent]
             sent += 1
             await asyncio.sleep(0)  # else asyncio warns of each write after the client left
@@ -74,24 +57,32 @@ class Streams:
         self._workspace, self._pace, self._behaviour = workspace, pace, behaviour
         self._store = workspace.store
         self._in_flight: dict[str, Recording] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], Recording] = {}
 
-    def open(self, question: Question, user_id: str, key: str | None, fingerprint: str) -> Recording:
-        """Give the stream that answers a question: a new one, or what its key already got."""
-        earlier = self._find(key, fingerprint) if key else None
+    def open(self, question: Question, key: Key, idempotency_key: str | None, fingerprint: str) -> Recording:
+        """Give the stream that answers a question: a new one, or what its idempotency key already got."""
+        scoped = f"{key.workspace_id} {idempotency_key}" if idempotency_key else None
+        earlier = self._find(scoped, fingerprint) if scoped else None
         if earlier is None:
-            turn = self._workspace.take(question, user_id, "stream", key)
+            turn = self._workspace.take(question, key.user_id, "stream", idempotency_key)
         elif self._behaviour == "regenerate" or earlier.lost:
-            turn = self._workspace.retake(question, user_id, earlier.conversation_id)
+            turn = self._workspace.retake(question, key.user_id, earlier.conversation_id)
         else:
             return earlier
-        return self._start(turn, key, fingerprint)
+        return self._start(turn, scoped, fingerprint)
+
+    def reset(self) -> None:
+        """Cut the streams that are being generated, and forget them."""
+        for task, recording in self._tasks.items():
+            task.cancel()
+            recording.add(last=True)
+        self._in_flight.clear()
 
     def _find(self, key: str, fingerprint: str) -> Recording | None:
         running = self._in_flight.get(key)
         found = running or _restored(self._store, key)
         if found and found.fingerprint != fingerprint:
-            raise Refusal(422, "validation_error", "This Idempotency-Key was used with another body")
+            raise Refusal(422, "idempotency_key_reused", "This Idempotency-Key was used with another body")
         if running and self._behaviour == "conflict":
             raise Refusal(409, "conflict", "The first request with this Idempotency-Key is still running")
         return found
@@ -103,13 +94,13 @@ class Streams:
             self._store.record(key, fingerprint, turn.conversation_id, b"")  # was paid, even if this ends now
         # The loop holds its tasks weakly.
         task = asyncio.create_task(self._generate(turn, key, recording))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[task] = recording
+        task.add_done_callback(self._tasks.pop)
         return recording
 
     async def _generate(self, turn: Turn, key: str | None, recording: Recording) -> None:
         """Fill a recording to its end, whether or not anybody still follows it."""
-        for words, piece in script(turn.answer, turn.conversation_id):
+        for words, piece in paced_frames(turn.reply, turn.conversation_id):
             if self._pace:
                 await asyncio.sleep(words / self._pace)
             recording.add(piece)

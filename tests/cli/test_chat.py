@@ -23,7 +23,7 @@ def test_stdout_is_the_answer(run: Run, sandbox: Sandbox) -> None:
         "  · Looking up the contact in your pipeline...",
         "  … contacts.get",
         "  ✓ contacts.get  Found 1 contact",
-        "4,999 credits left · conv_000001 · msg_000003",
+        "4,998 credits left · conv_000001 · msg_000003",
     ]
 
 
@@ -79,7 +79,7 @@ def test_json_has_an_event_in_each_line(run: Run, sandbox: Sandbox) -> None:
     assert {line["type"] for line in text} == {"text"}
     assert {line["conversation_id"] for line in text} == {"conv_000001"}
     assert "".join(line["delta"] for line in text) == JANE
-    assert result.lines[-1] == {"type": "done", "credits_remaining": 4999, "message_id": "msg_000003"}
+    assert result.lines[-1] == {"type": "done", "credits_remaining": 4998, "message_id": "msg_000003"}
 
 
 def test_a_message_may_look_like_an_option(run: Run, sandbox: Sandbox) -> None:

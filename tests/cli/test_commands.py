@@ -37,7 +37,7 @@ def test_help_documents_every_exit_code(run: Run) -> None:
     assert exit_codes() in result.out
     for kind in errors():
         assert f"{exit_code(kind.__new__(kind)):>5}  " in result.out
-    for command in ("chat", "conversations", "tasks", "sandbox"):
+    for command in ("chat", "conversations", "tasks", "sandbox", "webhooks"):
         assert f"    {command}" in result.out
 
 

@@ -35,7 +35,7 @@ def test_the_first_command_of_the_readme(keyless: None) -> None:
     child.expect_exact("The sandbox answers: everything it says is invented.")
     child.expect_exact("Found 20 contacts")
     child.expect_exact("20. Tamar Weissberg, CEO of Weissberg & Lowe (New York)")
-    child.expect_exact("4,999 credits left")
+    child.expect_exact("4,998 credits left")
     child.expect_exact("Enter leaves it: ")
     child.sendline("y")
     child.expect_exact("completed")

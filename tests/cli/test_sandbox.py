@@ -7,6 +7,7 @@ import re
 import socket
 from pathlib import Path
 
+import httpx
 import pytest
 
 import leadlex
@@ -73,3 +74,67 @@ def test_a_file_that_is_no_database_is_told(content: bytes | None, run: Run, tmp
         path.write_bytes(content)
     assert run("sandbox", "--data", str(path)).code == 2
     assert content is None or path.read_bytes() == content
+
+
+def test_everything_can_be_set(run_on: Run, terminal: Terminal) -> None:
+    """Balance, prices, quota, pace and what a repeated key gets are the sandbox's options too."""
+    seen: list[object] = []
+
+    def use() -> None:
+        told = json.loads(terminal.text)
+        with leadlex.LeadLex(told["api_key"], base_url=told["url"], retries=0) as client:
+            stream = client.stream_chat("Where is Jane Doe?")
+            first = stream.final_reply()
+            second = client.stream_chat("Where is Jane Doe?", idempotency_key=stream.idempotency_key).final_reply()
+            seen.extend([first.credits_remaining, second.response, first.meta.rate_limit])
+            with pytest.raises(leadlex.RateLimitError):
+                client.tasks()
+        interrupt()
+
+    terminal.when("api_key", use)
+    options = ["--credits", "30000", "--prices", "tool_step=4, stream=2", "--quota", "2", "--pace", "0"]
+    assert run_on("sandbox", *options, "--idempotency", "regenerate", "--json").code == 0
+    credits_left, second, rate_limit = seen
+    assert (credits_left, str(second)[:10]) == (30_000 - 6, "Once more:")
+    assert isinstance(rate_limit, leadlex.RateLimit)
+    assert rate_limit.limit == 2
+
+
+def test_a_sandbox_for_other_containers(run_on: Run, terminal: Terminal) -> None:
+    """`--host` says where it listens, `--allow-host` under which names it is reached; others are refused."""
+    answers: list[tuple[str, int]] = []
+
+    def use() -> None:
+        told = json.loads(terminal.text)
+        assert told["url"].startswith("http://127.0.0.2:")
+        for host in ("sandbox:80", "lexi", "127.0.0.2", "evil.example"):
+            headers = {"Host": host, "Authorization": f"Bearer {told['api_key']}"}
+            answers.append((host, httpx.get(f"{told['url']}/v1/lexi/tasks", headers=headers).status_code))
+        interrupt()
+
+    terminal.when("api_key", use)
+    names = ["--allow-host", "sandbox", "--allow-host", "lexi"]
+    assert run_on("sandbox", "--host", "127.0.0.2", *names, "--json").code == 0
+    assert answers == [("sandbox:80", 200), ("lexi", 200), ("127.0.0.2", 200), ("evil.example", 421)]
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--credits", "-1"], "--credits"),
+        (["--quota", "many"], "--quota"),
+        (["--pace", "-1"], "--pace"),
+        (["--pace", "inf"], "--pace"),
+        (["--prices", "chat"], "--prices"),
+        (["--prices", "chat=-1"], "--prices"),
+        (["--prices", "talk=1"], "chat, search, stream, tool_step"),
+        (["--idempotency", "forget"], "replay"),
+        (["--allow-host", "http://sandbox"], "without scheme and port"),
+        (["--host", "192.0.2.1"], "can't start"),
+    ],
+)
+def test_options_that_can_t_be_used_are_told(run: Run, options: list[str], says: str) -> None:
+    """A wrong option is told with exit code 2, and nothing is started."""
+    result = run("sandbox", *options)
+    assert (result.code, result.out) == (2, "")
+    assert says in result.err

@@ -51,7 +51,7 @@ def test_an_answer_is_shown_with_its_steps(run_on: Run, terminal: Terminal, sand
     assert "  ✓ contacts.get  Found 1 contact\n" in steps
     assert answer == (
         " is currently in the Proposal stage with Document automation.\n\n"
-        "4,999 credits left · conv_000001 · msg_000003\n"
+        "4,998 credits left · conv_000001 · msg_000003\n"
     )
     assert "\x1b[2m" in terminal.text
     assert terminal.text.rindex("\x1b[?25h") > terminal.text.rindex("\x1b[?25l")
@@ -86,7 +86,7 @@ def test_an_approved_task_is_waited_for(run_on: Run, terminal: Terminal, sandbox
     assert "Lexi proposes:\n  ? Find 1 contact: CEOs at law firms in New York  pending" in shown
     assert "✓ Find 1 contact: CEOs at law firms in New York  completed" in shown
     assert "count: 1" in shown
-    assert [charge.amount for charge in sandbox.charges] == [1, 5]
+    assert [charge.amount for charge in sandbox.charges] == [2, 5]
 
 
 def test_a_task_that_fails_is_told(run_on: Run, terminal: Terminal, sandbox: Sandbox) -> None:

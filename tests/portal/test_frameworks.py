@@ -469,7 +469,7 @@ def test_a_dependency_that_is_broken(package: str, name: str, broken: str) -> No
 def test_a_sandbox_in_a_forked_child(monkeypatch: pytest.MonkeyPatch) -> None:
     """A child that stops its copy of a sandbox leaves the parent's alone."""
     with Sandbox(pace=0) as sandbox, leadlex.LeadLex(sandbox.api_key, base_url=sandbox.url) as lexi:
-        _, server = sandbox._parts()
+        *_, server = sandbox._parts()
         serving, parent = server._socket, os.getpid()
         with monkeypatch.context() as patch:
             patch.setattr(os, "getpid", lambda: parent + 1)

@@ -14,6 +14,7 @@ import pytest
 
 import leadlex
 from leadlex import ConfigurationError, NotFoundError, RetryPolicy, Timeout
+from leadlex._api_key import ApiKey
 from leadlex._config import whole
 from leadlex._settings import base_url_of, is_loopback
 from tests.support.answers import error_answer, json_answer
@@ -232,7 +233,7 @@ def test_an_address_is_checked_where_urlsplit_does_not(monkeypatch: pytest.Monke
     parts = SplitResult("https", "[1:2]", "", "", "")
     monkeypatch.setattr("leadlex._settings.urlsplit", lambda _: parts)
     with pytest.raises(ConfigurationError, match="its host or port is not valid"):
-        base_url_of("https://[1:2]", {})
+        base_url_of("https://[1:2]", {}, ApiKey("wbk_x"))
 
 
 BAD_HEADERS: dict[str, Case] = {

@@ -1,12 +1,12 @@
 """Who may come in, how often, and what every answer tells."""
 
 from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 
 import httpx
 import pytest
 
 from leadlex.sandbox import Sandbox
-from leadlex.sandbox import _store as store
 
 from .conftest import STREAM, ask, client_of, code_of
 
@@ -46,6 +46,8 @@ def test_keys_expire(sandbox: Sandbox) -> None:
     now = datetime.now(UTC)
     with client_of(sandbox, sandbox.add_key(expires_at=now + timedelta(hours=1))) as http:
         assert http.get("/v1/lexi/tasks").status_code == 200
+        sandbox.advance(3600)
+        assert code_of(http.get("/v1/lexi/tasks")) == (401, "invalid_key")
     with client_of(sandbox, sandbox.add_key(expires_at=now)) as http:
         assert code_of(http.get("/v1/lexi/tasks")) == (401, "invalid_key")
 
@@ -69,22 +71,27 @@ def test_every_answer_tells_the_quota(http: httpx.Client, path: str) -> None:
     assert first.headers["X-Request-ID"] != second.headers["X-Request-ID"]
 
 
-def test_the_quota_is_the_keys_and_ends_at_midnight(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_quota_is_the_keys_and_ends_at_midnight() -> None:
     """A key that used up its quota is refused until midnight UTC; another key is not."""
-    evening = datetime(2026, 4, 17, 23, 0, tzinfo=UTC)
-    monkeypatch.setattr(store, "now", lambda: evening)
-    monkeypatch.setattr("leadlex.sandbox._access.now", lambda: evening)
+    ahead = (12 - datetime.now(UTC).hour) % 24 * 3600  # no midnight of the machine comes between
     with Sandbox(quota=2) as sandbox, client_of(sandbox) as http:
+        sandbox.advance(ahead)
         left = [http.get("/v1/lexi/tasks").headers["X-RateLimit-Remaining"] for _ in range(2)]
         refused = http.get("/v1/lexi/tasks")
         assert left == ["1", "0"]
         assert code_of(refused) == (429, "rate_limited")
         assert refused.headers["X-RateLimit-Remaining"] == "0"
-        assert refused.headers["X-RateLimit-Reset"] == str(int(evening.timestamp()) + 3600)
+        midnight = datetime.fromtimestamp(int(refused.headers["X-RateLimit-Reset"]), UTC)
         with client_of(sandbox, sandbox.add_key()) as other:
             assert other.get("/v1/lexi/tasks").status_code == 200
-        evening += timedelta(hours=2)
-        assert http.get("/v1/lexi/tasks").status_code == 200
+        sandbox.advance((midnight - datetime.now(UTC)).total_seconds() - ahead - 60)
+        assert http.get("/v1/lexi/tasks").status_code == 429
+        sandbox.advance(61)
+        renewed = http.get("/v1/lexi/tasks")
+        assert (renewed.status_code, renewed.headers["X-RateLimit-Remaining"]) == (200, "1")
+        next_midnight = datetime.fromtimestamp(int(renewed.headers["X-RateLimit-Reset"]), UTC)
+        assert next_midnight - midnight == timedelta(days=1)
+        assert midnight <= parsedate_to_datetime(renewed.headers["Date"]) < midnight + timedelta(minutes=1)
 
 
 def test_unknown_paths_and_methods_get_the_shape_of_errors(http: httpx.Client) -> None:

@@ -1,11 +1,14 @@
 """Chat: what is asked wrongly, what it costs, and what has to be approved."""
 
+from typing import Any
+
 import httpx
 import pytest
 
+from leadlex import ConfigurationError, ToolStep
 from leadlex.sandbox import Charge, Sandbox
 
-from .conftest import CEOS, STREAM, ask, code_of, stream
+from .conftest import CEOS, STREAM, ask, client_of, code_of, stream
 
 WRONG_ANYWHERE: list[dict[str, object]] = [
     {},
@@ -72,6 +75,48 @@ def test_a_message_costs_1_and_a_search_5(sandbox: Sandbox, http: httpx.Client) 
         Charge("stream", 1, None),
     ]
     assert sandbox.credits == 5_000 - 7
+
+
+def test_a_stream_costs_what_its_tools_do(sandbox: Sandbox, http: httpx.Client) -> None:
+    """A stream costs 1, and 1 more for each tool; a chat does not."""
+    for message in ("hello", "Where is Jane Doe?"):
+        stream(http, message)
+        ask(http, message)
+    assert [(charge.what, charge.amount) for charge in sandbox.charges] == [
+        ("stream", 1),
+        ("chat", 1),
+        ("stream", 2),
+        ("chat", 1),
+    ]
+    steps = [ToolStep(tool, status) for tool in ("a", "b", "c", "d") for status in ("started", "completed")]
+    sandbox.answer_next("Done.", steps)
+    stream(http, "Do all four")
+    assert sandbox.charges[-1].amount == 5
+
+
+def test_prices_can_be_set() -> None:
+    """Those that are given count, the others stay the contract's; what is free is no charge."""
+    with Sandbox(pace=0, task_seconds=0, prices={"chat": 0, "search": 7, "tool_step": 3}) as sandbox:
+        with client_of(sandbox) as http:
+            task_id = ask(http, CEOS)["task_id"]
+            assert "for 7 credits" in ask(http, CEOS)["response"]
+            http.post(f"/v1/lexi/tasks/{task_id}/approve")
+            ask(http, CEOS, list_id="q1-leads")
+            stream(http, "hello")
+            stream(http, "Where is Jane Doe?")
+        assert [(charge.what, charge.amount) for charge in sandbox.charges] == [
+            ("prospect_search", 7),
+            ("prospect_search", 7),
+            ("stream", 1),
+            ("stream", 4),
+        ]
+
+
+@pytest.mark.parametrize("prices", [{"talk": 1}, {"chat": -1}, {"chat": 0.5}, {"chat": True}, {"chat": "1"}])
+def test_prices_that_are_none_are_refused(prices: Any) -> None:
+    """Prices have the names that there are, and are whole numbers."""
+    with pytest.raises(ConfigurationError, match=r"chat, search, stream, tool_step|whole number"):
+        Sandbox(prices=prices)
 
 
 def test_stops_when_the_credits_are_gone(sandbox: Sandbox, http: httpx.Client) -> None:

@@ -133,7 +133,7 @@ def test_faults_of_streams_wait_for_a_stream(sandbox: Sandbox, http: httpx.Clien
 
 def test_unknown_faults_are_refused_at_once(sandbox: Sandbox) -> None:
     """A wrong kind is told the right ones, a wrong option is a TypeError."""
-    with pytest.raises(ValueError, match=r"'explode'.*drop_stream.*stall.*no_credits.*slow"):
-        sandbox.fail_next("explode")
+    with pytest.raises(ValueError, match=r"'explode'.*drop_stream.*no_credits.*slow.*stall"):
+        sandbox.fail_next("explode")  # type: ignore[call-overload]
     with pytest.raises(TypeError, match="after_bites"):
         sandbox.fail_next("stall", after_bites=5)

@@ -2,13 +2,16 @@
 
 import asyncio
 import logging
+import os
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +98,7 @@ def test_serves_many_at_once() -> None:
         running = [pool.submit(http.post, STREAM, json=JANE) for _ in range(40)]
         assert all(answer.result().content.endswith(b"data: [DONE]\n") for answer in running)
         assert http.get("/v1/lexi/conversations").json()["meta"]["total"] == 40
-        assert sandbox.credits == 4_960
+        assert sandbox.credits == 5_000 - 40 * 2
 
 
 def test_keeps_a_connection_for_the_next_request(http: httpx.Client) -> None:
@@ -133,6 +136,41 @@ def test_keeps_everything_in_a_file(tmp_path: Path) -> None:
         assert sandbox.credits == 76
     with Sandbox(path, credits=5) as sandbox:
         assert sandbox.credits == 5
+
+
+def test_a_file_is_its_owner_s_alone(tmp_path: Path) -> None:
+    """What it makes nobody else can read, whatever the process's mask is; a file that was there stays as it was."""
+    made, found = tmp_path / "made.db", tmp_path / "found.db"
+    mask = os.umask(0)
+    try:
+        found.touch()
+        for path in (made, found):
+            with Sandbox(path):
+                pass
+    finally:
+        os.umask(mask)
+    assert [path.stat().st_mode & 0o777 for path in (made, found)] == [0o600, 0o666]
+
+
+def test_memory_is_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite's name for memory makes no file of that name."""
+    monkeypatch.chdir(tmp_path)
+    with Sandbox(":memory:", pace=0) as sandbox, client_of(sandbox) as http:
+        ask(http, "hello")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_reads_a_file_of_leadlex_0_1(tmp_path: Path) -> None:
+    """A file whose messages name no tools is gone on with."""
+    path = tmp_path / "old.db"
+    with Sandbox(path, pace=0) as sandbox, client_of(sandbox) as http:
+        known = ask(http, "Where is Jane Doe?")["conversation_id"]
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("ALTER TABLE message DROP COLUMN tool_calls")
+    with Sandbox(path, pace=0) as sandbox, client_of(sandbox) as http:
+        ask(http, "Where is Jane Doe?", conversation_id=known)
+        messages = http.get(f"/v1/lexi/conversations/{known}").json()["data"]["messages"]
+    assert [message.get("tool_calls") for message in messages] == [None, None, None, [{"tool": "contacts.get"}]]
 
 
 def test_a_file_that_is_none_of_its_own_is_refused(tmp_path: Path) -> None:

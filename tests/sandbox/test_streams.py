@@ -1,14 +1,11 @@
 """The stream: its bytes, its pace, and what a repeated key gets."""
 
 import uuid
-from datetime import timedelta
 from pathlib import Path
 
 import httpx
-import pytest
 
 from leadlex.sandbox import Charge, Sandbox
-from leadlex.sandbox import _store as store
 from tests.support.runners import wait_until
 
 from .conftest import CEOS, KEY, STREAM, client_of, code_of, said, stream
@@ -81,7 +78,7 @@ def test_replay_sends_the_recorded_stream_again(sandbox: Sandbox, http: httpx.Cl
     first, other = replayed(http), str(uuid.uuid4())
     assert replayed(http) == first
     assert replayed(http, other) != first
-    assert sandbox.charges == [Charge("stream", 1, KEY), Charge("stream", 1, other)]
+    assert sandbox.charges == [Charge("stream", 2, KEY), Charge("stream", 2, other)]
 
 
 def test_keys_are_uuids_and_bound_to_a_body(http: httpx.Client) -> None:
@@ -89,7 +86,7 @@ def test_keys_are_uuids_and_bound_to_a_body(http: httpx.Client) -> None:
     for key in ("", "mine", f"{{{KEY}}}", KEY.replace("-", "")):
         assert code_of(repeat(http, key)) == (400, "validation_error")
     replayed(http)
-    assert code_of(repeat(http, message="other")) == (422, "validation_error")
+    assert code_of(repeat(http, message="other")) == (422, "idempotency_key_reused")
 
 
 def test_goes_on_without_the_client() -> None:
@@ -100,7 +97,7 @@ def test_goes_on_without_the_client() -> None:
         again = replayed(http)
         assert again.startswith(begun)
         assert again.endswith(b"data: [DONE]\n")
-        assert sandbox.charges == [Charge("stream", 1, KEY)]
+        assert sandbox.charges == [Charge("stream", 2, KEY)]
         assert (sandbox.requests[0].complete, sandbox.requests[0].idempotency_key) == (False, KEY)
         conversation = http.get("/v1/lexi/conversations/conv_000001").json()["data"]
         assert [message["role"] for message in conversation["messages"]] == ["user", "assistant"]
@@ -112,7 +109,7 @@ def test_regenerate_answers_again_free_of_charge() -> None:
         first, second = stream(http, CEOS, key=KEY), stream(http, CEOS, key=KEY)
         assert said(second) == f"Once more: {said(first)}"
         assert second[-2][1]["conversation_id"] == first[-2][1]["conversation_id"]
-        assert sandbox.charges == [Charge("stream", 1, KEY)]
+        assert sandbox.charges == [Charge("stream", 2, KEY)]
 
 
 def test_conflict_refuses_while_the_first_runs() -> None:
@@ -125,16 +122,26 @@ def test_conflict_refuses_while_the_first_runs() -> None:
         assert len(sandbox.charges) == 1
 
 
-def test_forgets_keys_after_24_hours(sandbox: Sandbox, http: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_forgets_keys_after_24_hours(sandbox: Sandbox, http: httpx.Client) -> None:
     """A day later the same key is a new request, and is charged."""
     replayed(http)
-    today = store.now()
-    monkeypatch.setattr(store, "now", lambda: today + timedelta(hours=23))
+    sandbox.advance(24 * 3600 - 60)
     replayed(http)
     assert len(sandbox.charges) == 1
-    monkeypatch.setattr(store, "now", lambda: today + timedelta(hours=25))
+    sandbox.advance(60)
     replayed(http)
     assert len(sandbox.charges) == 2
+
+
+def test_keys_are_the_workspace_s(sandbox: Sandbox, http: httpx.Client) -> None:
+    """Another API key of the workspace gets the recorded stream, one of another workspace has its own keys."""
+    first = replayed(http)
+    with client_of(sandbox, sandbox.add_key(user_id="user_other")) as same:
+        assert replayed(same) == first
+    with client_of(sandbox, sandbox.add_key(workspace_id="ws_other")) as other:
+        assert replayed(other) != first
+        assert code_of(repeat(other, message="other")) == (422, "idempotency_key_reused")
+    assert [charge.idempotency_key for charge in sandbox.charges] == [KEY, KEY]
 
 
 def test_a_stream_that_a_restart_lost_is_not_charged_again(tmp_path: Path) -> None:
@@ -144,7 +151,7 @@ def test_a_stream_that_a_restart_lost_is_not_charged_again(tmp_path: Path) -> No
         leave_early(http)
     with Sandbox(path, pace=0) as sandbox, client_of(sandbox) as http:
         events = stream(http, JANE, key=KEY)
-        assert events[-1] == ("done", {"credits_remaining": 4_999, "message_id": "msg_000005"})
+        assert events[-1] == ("done", {"credits_remaining": 4_998, "message_id": "msg_000005"})
         assert sandbox.charges == []
 
 

@@ -33,6 +33,7 @@ from leadlex import (
     ToolStep,
     UnknownEvent,
 )
+from leadlex.sandbox import FaultKind, Sandbox
 
 
 def match_events(event: StreamEvent) -> str | None:
@@ -112,6 +113,19 @@ def clocks() -> None:
         clock.advance(3600)
         assert_type(clock, FakeClock)
         assert_type(clock.sleeps, list[float])
+
+
+def script(sandbox: Sandbox, kind: FaultKind) -> None:
+    """Lay out faults and answers."""
+    sandbox.fail_next("drop_stream", after_bytes=120)
+    sandbox.fail_next(kind)
+    sandbox.fail_next(404, "not_found")
+    sandbox.answer_next("Hi", [ToolStep("contacts.get", "completed"), TextDelta("Jane")], price=2)
+    assert_type(sandbox.unused, list[str])
+    Sandbox(prices={"search": 3}, allowed_hosts=["sandbox"])
+    sandbox.fail_next("drop_strem")  # type: ignore[call-overload]
+    sandbox.answer_next("Hi", [Done(3)])  # type: ignore[list-item]
+    Sandbox(prices={"serch": 3})  # type: ignore[dict-item]
 
 
 def mistakes(reply: ChatReply, error: LeadLexError) -> None:
