@@ -4,7 +4,8 @@ The folders are the library's layers (`tests/architecture.py` says which imports
 
 - `values/`: what the service sends becomes values that hold what was sent.
 - `protocol/`: the checks of arguments, JSON, the decoder of event streams, and fuzzing of all three.
-- `policy/`: what is tried again and after how long, the retry quota, what a replay continues, an outage.
+- `policy/`: what is tried again and after how long, the retry quota, what a replay continues, an outage, listings that
+  move while they are read.
 - `network/`: bodies and clocks, aiohttp, the environment's proxies and certificates, squid, mitmproxy, nginx, haproxy.
 - `portal/`: the sync client's thread and loop, its generator; gevent, gunicorn, Celery, and forks in C.
 - `sandbox/`, `cli/`: those two apps; `test_pytest_plugin.py`: one more. `test_webhooks.py`: webhooks.

@@ -92,7 +92,7 @@ def test_dismissed_for_good(runner: Runner, sandbox: Sandbox) -> None:
 
 
 def test_250_conversations_over_three_pages(runner: Runner, sandbox: Sandbox) -> None:
-    """A listing of 250 takes three requests and gives every conversation once; one has its tool steps."""
+    """A listing of 250 takes three requests and a last look, and gives every conversation once; one has tool steps."""
     with leadlex.LeadLex(**options(sandbox)) as writer:
         last = [writer.stream_chat(PIPELINE).final_reply() for _ in range(250)][-1]
 
@@ -100,7 +100,7 @@ def test_250_conversations_over_three_pages(runner: Runner, sandbox: Sandbox) ->
         before = len(sandbox.requests)
         ids = [conversation.id async for conversation in lexi.conversations()]
         assert len(ids) == len(set(ids)) == 250
-        assert len(sandbox.requests) - before == 3
+        assert len(sandbox.requests) - before == 3 + 1
         one = await lexi.conversation(last.conversation_id, include_tool_steps=True)
         assert any(message.tool_name for message in one.messages)
         plain = await lexi.conversation(last.conversation_id)

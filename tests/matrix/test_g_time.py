@@ -402,7 +402,7 @@ class TestSlow:
         errors = list[APITimeoutError]()
 
         async def scenario(lexi: Any) -> None:
-            context = {"page": "x" * 8_000_000}
+            context = {"own": "x" * 8_000_000}
             ask = lexi.chat if call == "chat" else functools.partial(_final_reply, lexi)
             with pytest.raises(APITimeoutError) as info:
                 await ask("Hi", context=context)

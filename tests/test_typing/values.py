@@ -74,6 +74,7 @@ def read(reply: ChatReply, conversation: Conversation, message: Message, task: T
     assert_type(reply.tool_steps, tuple[ToolStep, ...])
     assert_type(reply.extra, Mapping[str, Any])
     assert_type(conversation.messages, tuple[Message, ...])
+    assert_type(conversation.may_have_more, bool | None)
     assert_type(conversation.context.deal_id, str | None)
     assert_type(message.created_at, datetime | None)
     assert_type(task.metadata, Mapping[str, Any])
