@@ -393,7 +393,7 @@ class Transport:
             attempt=call.attempts,
             status=status,
             request_id=request_id,
-            kind=kind,
+            failure=kind,
             delay=delay,
         )
 
