@@ -22,6 +22,7 @@ from ._errors import ClientClosedError, LeadLexError, StreamBusyError, StreamDiv
 from ._logging import record
 from ._network.bodies import GuardedText
 from ._network.loops import start_task
+from ._network.timeouts import Clocks
 from ._network.translation import let_pass
 from ._network.transport import Broken, OpenStream, Transport
 from ._policy.call import Call
@@ -345,8 +346,7 @@ class Reading:
                 async for block in opened.text:
                     opened.clocks.pause()
                     yield blocks.events(block)
-                    opened.clocks.go_on(progress=blocks.progress)
-                    blocks.progress = False
+                    blocks.tell(opened.clocks)
                     if blocks.broken or self.transcript.done:
                         break
                 else:
@@ -412,11 +412,13 @@ class BlockReader:
 
     Attributes:
         progress: Whether anything that the contract names came since the clocks were told.
+        others: Whether anything else was handed out since then.
         broken: What ended the attempt, if anything.
     """
 
     def __init__(self, call: Call[None]) -> None:
         self.progress: bool = False
+        self.others: bool = False
         self.broken: Broken | None = None
         self._call = call
         self._transcript = call.transcript
@@ -429,7 +431,10 @@ class BlockReader:
         try:
             for sse in late:
                 for event in self._meant(sse):
-                    self.progress = self.progress or type(event) is not UnknownEvent
+                    if type(event) is UnknownEvent:
+                        self.others = True
+                    else:
+                        self.progress = True
                     fresh = event if replay is None else replay.new_part(event)
                     if fresh is not None:
                         self._take(fresh)
@@ -442,6 +447,14 @@ class BlockReader:
             self.broken = self._diverged(divergence)
         except Exception as error:  # noqa: BLE001  # whatever it is, it is translated
             self.broken = error
+
+    def tell(self, clocks: Clocks) -> None:
+        """Tell the clocks what came: only what the contract names is progress."""
+        if self.progress:
+            clocks.note_event()
+        elif self.others:
+            clocks.note_other_event()
+        self.progress = self.others = False
 
     def _meant(self, sse: ServerSentEvent) -> tuple[StreamEvent, ...]:
         event = event_of(sse.event, sse.data)

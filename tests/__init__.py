@@ -12,6 +12,7 @@ The folders are the library's layers (`tests/architecture.py` says which imports
 
 What goes through all layers stands beside them:
 
+- What people build upon it, web endpoints, pages and agents' tools: `recipes/`; streams on the wire: `test_sse.py`.
 - Handles: `test_streams.py`, `test_handles.py`, `test_threads.py`; in any order, while clocks jump: `test_states.py`.
 - Errors, their charge, their advice: `test_errors.py`, `test_advice.py`, `test_celery.py`; secrets: `test_secrets.py`.
 - Public names, docstrings, types: `test_public.py`, `test_typing/`; the README: `test_readme.py`.

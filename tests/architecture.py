@@ -263,6 +263,7 @@ FUNCTION_IMPORTS = frozenset(
         ("leadlex._errors", "from_dict", "_values"),
         ("leadlex._errors", "__get_pydantic_core_schema__", "_values"),
         ("leadlex._values.plain", "from_dict", "_values"),
+        ("leadlex._values.plain", "__get__", "_values"),
         ("leadlex._values.plain", "__get_pydantic_core_schema__", "_values"),
         ("leadlex._values.plain", "__get_pydantic_json_schema__", "_values"),
         ("leadlex._client", "sandbox", "sandbox"),

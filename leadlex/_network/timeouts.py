@@ -221,16 +221,17 @@ class Clocks:
         self._counts_idle = not traced
 
     def pause(self) -> None:
-        """Stop counting while the caller has what came."""
+        """Note that the caller has what came."""
         self._paused = monotonic()
 
-    def go_on(self, *, progress: bool) -> None:
-        """Give the next event a time of its own where there was progress; else what is left of the last one's."""
-        if progress:
-            self._clock, self._allowed, self._ends = "event_idle", self._event_idle, None
-            self._spare.pop("event_idle", None)
-        else:
-            self._ends = (self._ends or 0.0) + monotonic() - self._paused
+    def note_event(self) -> None:
+        """Give the next event a time of its own, which begins when it is waited for."""
+        self._clock, self._allowed, self._ends = "event_idle", self._event_idle, None
+        self._spare.pop("event_idle", None)
+
+    def note_other_event(self) -> None:
+        """Leave the next event what was left, without the time in which the caller had one that is no progress."""
+        self._ends = (self._ends or 0.0) + monotonic() - self._paused
 
     def next_end(self) -> tuple[float, TimeoutName]:
         """Return in how many seconds which clock runs out first."""

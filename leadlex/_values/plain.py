@@ -16,6 +16,17 @@ BESIDE: Final = ("meta", "extra", "may_have_more")
 """Fields that a plain form does not have: how a value arrived, and what stands beside its fields."""
 
 
+class _Serializer:
+    """What pydantic asks a value for where no schema told it of one, as in a dict or behind `Any`."""
+
+    def __get__(self, _: object, kind: type[Value]) -> Any:  # noqa: ANN401  # pydantic's own
+        try:
+            from .schema import serializer  # noqa: PLC0415  # pydantic is there when it asks
+        except ImportError as error:  # somebody else looks
+            raise AttributeError(str(error)) from None
+        return serializer(kind)  # type: ignore[arg-type]  # typeshed has no hash for a class of a protocol
+
+
 class Value:
     """A frozen value with a plain form.
 
@@ -23,6 +34,8 @@ class Value:
     """
 
     __slots__ = ()
+
+    __pydantic_serializer__: ClassVar[Any] = _Serializer()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the value as JSON can hold it, times as ISO 8601 in UTC; `from_dict` takes it back.

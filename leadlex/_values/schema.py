@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from functools import cache
 from types import NoneType, UnionType
 from typing import Any, Final, Protocol, Self, get_args, get_origin, get_type_hints
 
 from attrs import NOTHING, fields
+from pydantic_core import SchemaSerializer
 from pydantic_core import core_schema as schemas
 
 from .plain import BESIDE, Event, Value
@@ -43,6 +45,12 @@ def core_schema(kind: type[Plain]) -> schemas.CoreSchema:
 
 def _written(value: Plain) -> dict[str, Any]:
     return value.to_dict()
+
+
+@cache
+def serializer(kind: type[Plain]) -> SchemaSerializer:
+    """Return what writes values of a class for pydantic."""
+    return SchemaSerializer(core_schema(kind))
 
 
 def json_schema(kind: type[Any], *, whole: bool) -> dict[str, Any]:

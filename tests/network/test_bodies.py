@@ -184,7 +184,7 @@ class TestClocks:
         made = clocks(first_event=1, event_idle=2)
         ends = [made.next_end(), made.next_end()]
         made.pause()
-        made.go_on(progress=True)
+        made.note_event()
         ends.append(made.next_end())
         assert [clock for _, clock in ends] == ["first_event", "first_event", "event_idle"]
         assert [seconds for seconds, _ in ends] == pytest.approx([1, 1, 2], abs=0.5)
@@ -196,7 +196,7 @@ class TestClocks:
         made.next_end()
         made.pause()
         time.sleep(0.2)
-        made.go_on(progress=False)
+        made.note_other_event()
         seconds, clock = made.next_end()
         assert clock == "first_event"
         assert seconds == pytest.approx(1, abs=0.15)

@@ -591,6 +591,7 @@ def test_one_line_an_attempt(
     assert len(shown) == 4
     assert set().union(*shown) <= set(_logging.FIELDS)
     assert "status=503" in lines[0]
+    assert "failure=transient" in lines[0]
     assert "resumes=1" in lines[3]
 
 

@@ -245,12 +245,13 @@ bind, workers, control_socket_disable = "127.0.0.1:0", 2, True
 
 
 @contextlib.contextmanager
-def gunicorn(url: str, place: Path, *options: str) -> Generator[str]:
-    """Run gunicorn over the app, and give its base URL; it must end well and without a traceback."""
-    (place / "leadlex_app.py").write_text(APP, "utf-8")
+def gunicorn(url: str, place: Path, *options: str, app: str = APP) -> Generator[str]:
+    """Run gunicorn over an app, and give its base URL; it must end well and without a traceback."""
+    (place / "leadlex_app.py").write_text(app, "utf-8")
     (place / "gunicorn.conf.py").write_text(SETTINGS, "utf-8")
     command = [sys.executable, "-m", "gunicorn", *options, "leadlex_app:app"]
-    variables = {"LEADLEX_API_KEY": API_KEY, "LEADLEX_BASE_URL": url, "PYTHONPATH": str(Path.cwd())}
+    variables = {"LEADLEX_BASE_URL": url, "PYTHONPATH": str(Path.cwd())}
+    variables["LEADLEX_API_KEY"] = os.environ.get("LEADLEX_API_KEY", API_KEY)
     said: list[str] = []
     with subprocess.Popen(
         command, cwd=place, env={**os.environ, **variables}, stderr=subprocess.PIPE, text=True

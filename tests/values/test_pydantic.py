@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any, get_type_hints
 
 import pytest
@@ -127,3 +128,18 @@ def test_an_endpoint() -> None:
         assert web.post("/stored", json={"reply": REPLY.to_dict()}).json()[0]["delta"] == "Done."
         assert web.post("/stored", json={"reply": {}}).status_code == 422
         assert "ChatReply" in str(web.get("/openapi.json").json())
+
+
+def test_behind_any() -> None:
+    """Where pydantic was told of no type, a value is written in its plain form all the same."""
+    reply = leadlex.ChatReply(response="Hi", thinking=("…",))
+    writer = TypeAdapter[Any](Any)
+    assert writer.dump_python({"reply": [reply]}) == {"reply": [reply.to_dict()]}
+    assert json.loads(writer.dump_json(reply)) == reply.to_dict()
+
+
+def test_without_pydantic(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is no pydantic, what asks for its attribute hears that there is none."""
+    monkeypatch.delitem(sys.modules, "leadlex._values.schema", raising=False)
+    monkeypatch.setitem(sys.modules, "pydantic_core", None)
+    assert not hasattr(leadlex.ChatReply(response="Hi"), "__pydantic_serializer__")
