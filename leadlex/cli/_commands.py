@@ -7,6 +7,7 @@ import os
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import datetime
 from itertools import takewhile
 from typing import Any, Final, NoReturn, cast
@@ -142,7 +143,7 @@ def _add_conversations(commands: Group) -> None:
         one = _command(commands, name, run_it, words)
         one.add_argument("id", metavar="ID", help="the conversation")
         one.add_argument("--tool-steps", action="store_true", help="with what Lexi's tools gave")
-        one.add_argument("--limit", type=int, default=200, metavar="N", help="the latest messages (default: 200)")
+        one.add_argument("--limit", type=_count, default=200, metavar="N", help="the latest messages (default: 200)")
 
 
 def _add_tasks(commands: Group) -> None:
@@ -189,21 +190,25 @@ def _sentence(words: str) -> str:
 
 
 def _count(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError(text)
-    return number
+    return _whole(text, range(1, sys.maxsize), "from 1")
+
+
+def _whole(text: str, numbers: range, named: str) -> int:
+    with suppress(ValueError):
+        if int(text) in numbers:
+            return int(text)
+    raise ArgumentTypeError(f"it must be a whole number {named}, and is {text!r}")
 
 
 def _moment(text: str) -> datetime:
-    moment = datetime.fromisoformat(text)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ArgumentTypeError(f"it must be a time, as 2026-04-17T10:30:00Z, and is {text!r}") from None
     if moment.tzinfo is None:
         raise ArgumentTypeError(f"it needs a time zone, as in {text}Z")
     return moment
 
 
 def _port(text: str) -> int:
-    number = int(text)
-    if not 0 <= number < 1 << 16:
-        raise ValueError(text)
-    return number
+    return _whole(text, range(1 << 16), "from 0 to 65535")
