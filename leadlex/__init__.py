@@ -61,6 +61,7 @@ if TYPE_CHECKING:
         StreamContext,
         Task,
         TaskDecision,
+        TaskStatus,
     )
     from ._values.structure import event_from_dict
 
@@ -111,6 +112,7 @@ __all__ = [
     "StreamInterruptedError",
     "Task",
     "TaskDecision",
+    "TaskStatus",
     "TextDelta",
     "Thinking",
     "Thread",
@@ -142,7 +144,7 @@ if not TYPE_CHECKING:
         "_values.metadata": "Attempt Charged Meta RateLimit",
         "_values.models": (
             "ChatContext ChatReply Conversation ConversationSummary EntityContext Message Page RawReply StreamContext "
-            "Task TaskDecision"
+            "Task TaskDecision TaskStatus"
         ),
         "_values.structure": "event_from_dict",
         "_pager": "AsyncPager",

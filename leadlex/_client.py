@@ -12,6 +12,7 @@ from datetime import datetime
 from os import PathLike
 from types import TracebackType
 from typing import Any, Self, overload
+from uuid import UUID
 
 import httpx
 
@@ -40,6 +41,7 @@ from ._values.models import (
     StreamContext,
     Task,
     TaskDecision,
+    TaskStatus,
 )
 
 
@@ -214,7 +216,7 @@ class AsyncLeadLex:
         conversation_id: str | None = None,
         context: StreamContext | Mapping[str, Any] | None = None,
         allow_tools: bool = True,
-        idempotency_key: str | None = None,
+        idempotency_key: str | UUID | None = None,
         first_sent: datetime | None = None,
     ) -> AsyncChatStream:
         """Ask Lexi, and iterate over the answer as it is written; nothing is sent before the first use.
@@ -325,7 +327,7 @@ class AsyncLeadLex:
         operation = endpoints.conversation(id, include_tool_steps=include_tool_steps, limit=limit)
         return await self._transport.send(operation)
 
-    async def tasks(self, *, status: str = "pending") -> list[Task]:
+    async def tasks(self, *, status: TaskStatus = "pending") -> list[Task]:
         """Return all tasks of one status.
 
         Args:

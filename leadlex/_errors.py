@@ -492,14 +492,21 @@ class APIStatusError(LeadLexError):
     @property
     def problem(self) -> str:
         """Say what was refused, in the words of the answer where it gave any, and which request it was."""
-        named = " ".join(filter(None, [str(self.status_code), printable(self.code or "", 100)]))
-        told = printable(self._problem or f"{self.says} ({named})")
+        told = printable(self._problem or f"{self.says} ({status_named(self.status_code, self.code)})")
         return _sentence(f"{told}: {printable(self.message)}" if self.message else told, self.request_id)
 
     @property
     def rate_limit(self) -> RateLimit | None:
         """Give the quota that the answer carried."""
         return self.meta.rate_limit if self.meta else None
+
+
+def status_named(status_code: int, code: str | None) -> str:
+    """Name an error by its status and its code; one that came after a good status, as in a stream, by that fact."""
+    shown = printable(code or "", 100)
+    if 200 <= status_code < 300:  # noqa: PLR2004  # RFC 9110, 15.3
+        return f"{shown or 'an error'}, told after the status {status_code}"
+    return f"{status_code} {shown}".rstrip()
 
 
 def _sentence(text: str, request_id: str | None) -> str:

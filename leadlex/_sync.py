@@ -11,6 +11,7 @@ from datetime import datetime
 from os import PathLike
 from types import TracebackType
 from typing import Any, Generic, Self, overload
+from uuid import UUID
 
 import httpx
 
@@ -36,6 +37,7 @@ from ._values.models import (
     StreamContext,
     Task,
     TaskDecision,
+    TaskStatus,
 )
 
 
@@ -212,7 +214,7 @@ class LeadLex:
         conversation_id: str | None = None,
         context: StreamContext | Mapping[str, Any] | None = None,
         allow_tools: bool = True,
-        idempotency_key: str | None = None,
+        idempotency_key: str | UUID | None = None,
         first_sent: datetime | None = None,
     ) -> ChatStream:
         """Ask Lexi, and iterate over the answer as it is written; nothing is sent before the first use.
@@ -315,7 +317,7 @@ class LeadLex:
         """
         return self._bridge.call(self._wrapped.conversation(id, include_tool_steps=include_tool_steps, limit=limit))
 
-    def tasks(self, *, status: str = "pending") -> list[Task]:
+    def tasks(self, *, status: TaskStatus = "pending") -> list[Task]:
         """Return all tasks of one status.
 
         Args:
@@ -750,7 +752,7 @@ class Thread:
         message: str,
         *,
         allow_tools: bool = True,
-        idempotency_key: str | None = None,
+        idempotency_key: str | UUID | None = None,
         first_sent: datetime | None = None,
     ) -> ChatStream:
         """Ask, and iterate over the answer as it comes; see the client's `stream_chat`.

@@ -10,6 +10,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from ._errors import StreamBusyError
 from ._network.transport import Transport
@@ -81,7 +82,7 @@ class AsyncThread:
         message: str,
         *,
         allow_tools: bool = True,
-        idempotency_key: str | None = None,
+        idempotency_key: str | UUID | None = None,
         first_sent: datetime | None = None,
     ) -> AsyncChatStream:
         """Ask, and iterate over the answer as it comes; see the client's `stream_chat`.
@@ -131,10 +132,10 @@ class AsyncThread:
         conversation = await self._transport.send(operation)
         return list(conversation.messages)
 
-    def _id_under(self, idempotency_key: str | None) -> str | None:
+    def _id_under(self, idempotency_key: str | UUID | None) -> str | None:
         """Return the id to ask with; none where the question that began the thread is asked again, as its body was."""
         known = self._free_id()
-        return None if isinstance(idempotency_key, str) and idempotency_key in self._began_under else known
+        return None if str(idempotency_key) in self._began_under else known
 
     def _free_id(self) -> str | None:
         """Return the id to go on with, or refuse to begin a second conversation beside the first."""

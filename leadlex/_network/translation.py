@@ -30,6 +30,7 @@ from leadlex._errors import (
     TimeoutName,
     printable,
     status_error_class,
+    status_named,
 )
 from leadlex._policy.failures import (
     Failure,
@@ -115,7 +116,7 @@ class Translator:
         self, speaker: Speaker, meta: Meta, problem: WireProblem, body: bytes, operation: Operation[Any]
     ) -> Facts:
         """Return the words for an error that is not the service's own, or that only its base URL explains."""
-        named = self.keys.masked(f"{meta.status_code} {printable(problem.code or '', 100)}")
+        named = self.keys.masked(status_named(meta.status_code, problem.code))
         if speaker is Speaker.SERVICE:
             return {"from_service": True, **self._without(meta.status_code, named, operation)}
         if speaker is Speaker.FORM:

@@ -10,12 +10,13 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import quote, urlencode
+from uuid import UUID
 
-from leadlex._errors import refuse
+from leadlex._errors import printable, refuse
 from leadlex._values.models import ChatContext, StreamContext
 from leadlex._values.structure import WireError
 
-from .json_text import dumps
+from .json_text import dumps, misfit
 
 MAX_STREAM_MESSAGE: Final = 12_000
 
@@ -140,7 +141,10 @@ def own_part(context: object, endpoint: str) -> object:
 def body_of(value: object, argument: str) -> bytes:
     body = _json(value)
     if isinstance(body, WireError):
-        refuse(argument, "something that JSON can hold", str(body))
+        where, found = misfit(value) or ("", str(body))
+        # What the body has by the argument's name is the argument.
+        place = argument + printable(where.removeprefix(f"[{argument!r}]"), 100)
+        refuse(place, "something that JSON can hold: a str (as ids are), a number, a list or a mapping", found)
     if len(body) > MAX_BODY:
         refuse("the request", f"at most {MAX_BODY} bytes of JSON", f"{len(body)} bytes")
     return body
@@ -154,8 +158,9 @@ def _json(value: object) -> bytes | WireError:
 
 
 def idempotency_key_of(value: object) -> str:
+    value = str(value) if isinstance(value, UUID) else value
     if not isinstance(value, str):
-        refuse("idempotency_key", "a UUID as str", type(value).__name__)
+        refuse("idempotency_key", "a UUID, as str or as it is", type(value).__name__)
     if not _UUID.fullmatch(value):
         refuse("idempotency_key", "a UUID", f"{len(value)} characters that are none")
     return value

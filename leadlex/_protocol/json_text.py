@@ -111,5 +111,33 @@ def _is_too_large(value: object) -> bool:
     return left < 0
 
 
+def misfit(value: object) -> tuple[str, str] | None:
+    """Find what JSON can't hold: where it stands in a value, as a program writes it, and what it is."""
+    waiting = [] if _is_too_large(value) else [("", value)]
+    while waiting:
+        where, each = waiting.pop()
+        found = _named_misfit(each)
+        if found:
+            return where, found
+        if isinstance(each, dict):
+            waiting += [(f"{where}[{name!r}]", item) for name, item in each.items()]
+        elif isinstance(each, list | tuple):
+            waiting += [(f"{where}[{number}]", item) for number, item in enumerate(each)]
+    return None
+
+
+def _named_misfit(value: object) -> str | None:
+    if isinstance(value, dict):
+        return next((f"a key of type {type(name).__name__}" for name in value if not isinstance(name, _KEYS)), None)
+    if isinstance(value, float):
+        return None if math.isfinite(value) else repr(value)
+    return None if isinstance(value, _HELD) else type(value).__name__
+
+
+_KEYS: Final = (str, int, float, type(None))
+
+_HELD: Final = (*_KEYS, list, tuple)
+
+
 class Unusable(Exception):
     """A body that is complete nonsense: too large, or of a coding that can't be read."""

@@ -10,7 +10,7 @@ import json
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, Literal, TypeVar
 
 from attrs import field, frozen
 
@@ -215,6 +215,10 @@ def _turn(message: Message) -> str:
 
 def _utc(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+TaskStatus = Literal["pending", "approved", "dismissed", "completed", "failed"]
+"""The statuses by which tasks are listed."""
 
 
 @frozen(kw_only=True)

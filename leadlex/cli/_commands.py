@@ -8,6 +8,7 @@ import os
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import datetime
 from itertools import takewhile
 from typing import Any, Final, NoReturn, cast
@@ -157,7 +158,7 @@ def _add_conversations(commands: Group) -> None:
         one.add_argument("id", metavar="ID", help="the conversation")
         one.add_argument("--tool-steps", action="store_true", help="with what Lexi's tools gave")
         told = f"the latest messages, at most {_conversations.MOST:,} (default: {limit:,})"
-        one.add_argument("--limit", type=int, default=limit, metavar="N", help=told)
+        one.add_argument("--limit", type=_count, default=limit, metavar="N", help=told)
 
 
 def _add_tasks(commands: Group) -> None:
@@ -191,10 +192,10 @@ def _add_sandbox(commands: Group) -> None:
     sandbox.add_argument("--port", type=_port, default=0, metavar="N", help="the port (default: a free one)")
     allowed = "another name under which it is reached, as in a container; may be repeated"
     sandbox.add_argument("--allow-host", action="append", default=[], metavar="NAME", help=allowed)
-    sandbox.add_argument("--credits", type=_whole, metavar="N", help="the balance (default: the file's, else 5,000)")
+    sandbox.add_argument("--credits", type=_amount, metavar="N", help="the balance (default: the file's, else 5,000)")
     prices = "credits for a chat, a search, a stream and each tool in it: search=5,tool_step=1"
     sandbox.add_argument("--prices", type=_prices, metavar="NAME=N,…", help=prices)
-    sandbox.add_argument("--quota", type=_whole, default=10_000, metavar="N", help="requests a day (default: 10,000)")
+    sandbox.add_argument("--quota", type=_amount, default=10_000, metavar="N", help="requests a day (default: 10,000)")
     pace = "words a second in a stream, 0 for all at once (default: 25)"
     sandbox.add_argument("--pace", type=_pace, default=25.0, metavar="N", help=pace)
     again = "what a repeated idempotency key gets (default: replay)"
@@ -230,40 +231,41 @@ def _sentence(words: str) -> str:
 
 
 def _count(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError(text)
-    return number
+    return _whole(text, range(1, sys.maxsize), "from 1")
 
 
-def _whole(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        raise ValueError(text)
-    return number
+def _whole(text: str, numbers: range, named: str) -> int:
+    with suppress(ValueError):
+        if int(text) in numbers:
+            return int(text)
+    raise ArgumentTypeError(f"it must be a whole number {named}, and is {text!r}")
+
+
+def _amount(text: str) -> int:
+    return _whole(text, range(sys.maxsize), "from 0")
 
 
 def _pace(text: str) -> float:
-    number = float(text)
-    if not 0 <= number < math.inf:
-        raise ValueError(text)
-    return number
+    with suppress(ValueError):
+        if 0 <= float(text) < math.inf:
+            return float(text)
+    raise ArgumentTypeError(f"it must be a number from 0, and is {text!r}")
 
 
 def _prices(text: str) -> dict[str, int]:
     pairs = (pair.partition("=") for pair in text.split(","))
-    return {name.strip(): _whole(price) for name, _, price in pairs}
+    return {name.strip(): _amount(price) for name, _, price in pairs}
 
 
 def _moment(text: str) -> datetime:
-    moment = datetime.fromisoformat(text)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ArgumentTypeError(f"it must be a time, as 2026-04-17T10:30:00Z, and is {text!r}") from None
     if moment.tzinfo is None:
         raise ArgumentTypeError(f"it needs a time zone, as in {text}Z")
     return moment
 
 
 def _port(text: str) -> int:
-    number = int(text)
-    if not 0 <= number < 1 << 16:
-        raise ValueError(text)
-    return number
+    return _whole(text, range(1 << 16), "from 0 to 65535")

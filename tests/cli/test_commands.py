@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -62,12 +63,17 @@ def test_the_version_is_told(run: Run) -> None:
         ("tasks", "approve"),
         ("conversations", "list", "--limit", "0"),
         ("conversations", "list", "--limit", "x"),
+        ("conversations", "show", "conv_01HY1", "--limit", "-1"),
+        ("chat", "Hello", "--idempotency-key", "k", "--first-sent", "yesterday"),
+        ("chat", "Hello", "--idempotency-key", "k", "--first-sent", "2026-04-17T10:30:00"),
         ("sandbox", "--port", "65536"),
+        ("sandbox", "--port", "http"),
     ],
 )
 def test_a_wrong_call_is_told_in_a_line(arguments: tuple[str, ...], run: Run) -> None:
-    """What can't be understood has exit code 2, one line, and the way to the help; in JSON too."""
+    """What can't be understood has exit code 2, one line for people, and the way to the help; in JSON too."""
     result = run(*arguments)
+    assert not re.search(r"\b_\w+", result.err)
     assert (result.code, result.out, len(result.err.splitlines())) == (2, "", 1)
     assert result.err.endswith(" --help\n")
     error = run(*arguments, "--json").error

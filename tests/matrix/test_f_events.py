@@ -205,7 +205,9 @@ def test_error_first(code: str, *, wrapped: bool) -> None:
     with ScriptedServer(spoiled("stream", fault, times=attempts)) as server:
         seen = observe(ONCE, "stream", server)
         keys = {request.idempotency_key for request in server.requests if request.method == "POST"}
-    seen.expect(_CLASSES[code], charged="unknown", attempts=attempts, status_code=200, code=code, message="Sorry")
+    says = rf"\({code}, told after the status 200\): Sorry"
+    seen.expect(_CLASSES[code], charged="unknown", attempts=attempts, code=code, message="Sorry", says=says)
+    assert getattr(seen.error, "status_code", None) == 200
     assert len(keys) == 1
 
 

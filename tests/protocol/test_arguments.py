@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import traceback
+import uuid
 from collections.abc import Callable, Iterator, MutableMapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from leadlex._config import whole
 from leadlex._settings import base_url_of, is_loopback
 from tests.support.answers import error_answer, json_answer
 from tests.support.journal import Request
-from tests.support.lexi import CHAT
+from tests.support.lexi import CHAT, LexiScript
 from tests.support.runners import API_KEY, Runner
 from tests.support.server import Connection, ScriptedServer, per_request
 
@@ -374,6 +375,11 @@ def test_the_count_of_a_policy_is_checked(case: Case) -> None:
 
 # Messages ----------------------------------------------------------------------------------------------------------
 
+DEEP: list[Any] = []
+inner = DEEP
+for _ in range(100_000):
+    inner.append([])
+    inner = inner[0]
 CYCLE: dict[str, Any] = {}
 CYCLE["again"] = CYCLE
 
@@ -609,9 +615,34 @@ BAD_CALLS: dict[str, tuple[Call, tuple[str, ...]]] = {
     ),
     "context cycle": (lambda lexi: lexi.chat("Hi", context=CYCLE), ("context", "JSON can hold")),
     "context object": (lambda lexi: lexi.chat("Hi", context={"a": object()}), ("context", "JSON can hold")),
+    "context UUID": (
+        lambda lexi: lexi.chat("Hi", context={"conversation_id": "c", "list_id": uuid.UUID(UUID)}),
+        ("context['list_id'] must be", "JSON can hold", "a str (as ids are)", "given: UUID"),
+    ),
+    "stream's context UUID": (
+        lambda lexi: lexi.stream_chat("Hi", context={"entities": [{"id": "a"}, {"id": uuid.UUID(UUID)}]}).final_reply(),
+        ("context['entities'][1]['id'] must be", "given: UUID"),
+    ),
+    "thread's context UUID": (
+        lambda lexi: lexi.thread(context={"deal_id": uuid.UUID(UUID)}).chat("Hi"),
+        ("context['deal_id'] must be", "given: UUID"),
+    ),
+    "context key": (
+        lambda lexi: lexi.chat("Hi", context={"a": {"b": {(1, 2): 3}}}),
+        ("context['a']['b'] must be", "given: a key of type tuple"),
+    ),
+    "context depth": (lambda lexi: lexi.chat("Hi", context={"a": DEEP}), ("context", "JSON can hold")),
+    "context long key": (
+        lambda lexi: lexi.chat("Hi", context={"a" * 5000 + "\n": b""}),
+        ("context['aaa", "JSON can hold", "given: bytes"),
+    ),
+    "json inside": (
+        lambda lexi: lexi.request("POST", "/v1/x", json=[{"json": [1, float("inf")]}]),
+        ("json[0]['json'][1] must be", "given: inf"),
+    ),
     "context NaN": (
         lambda lexi: lexi.stream_chat("Hi", context={"a": float("nan")}).final_reply(),
-        ("context", "JSON can hold"),
+        ("context['a']", "JSON can hold", "nan"),
     ),
     "context surrogate": (lambda lexi: lexi.chat("Hi", context={"a": "\udfff"}), ("context", "a lone surrogate")),
     "two conversations": (
@@ -686,7 +717,7 @@ BAD_IDEMPOTENCY_KEYS: dict[str, Case] = {
     "no UUID": ("order-66", ("idempotency_key", "a UUID", "8 characters")),
     "braces": (f"{{{UUID}}}", ("idempotency_key", "a UUID", "38 characters")),
     "empty": ("", ("idempotency_key", "a UUID", "0 characters")),
-    "number": (7, ("idempotency_key", "a UUID as str", "int")),
+    "number": (7, ("idempotency_key", "a UUID, as str or as it is", "int")),
 }
 
 
@@ -706,6 +737,25 @@ def test_a_uuid_is_sent_as_given(runner: Runner, server: ScriptedServer, ask: st
     with pytest.raises(NotFoundError):
         runner.run(lambda lexi: awaited(ASKING[ask](lexi)("Hi", idempotency_key=UUID)), base_url=server.url)
     assert [request.idempotency_key for request in server.requests] == [UUID]
+
+
+@pytest.mark.parametrize("ask", STREAMING)
+def test_a_uuid_may_be_one(runner: Runner, ask: str) -> None:
+    """What `uuid.uuid4()` gives is an idempotency key as it is, by which a thread knows a question again."""
+    key = uuid.UUID(UUID)
+
+    async def scenario(lexi: Any) -> None:
+        asked = lexi.thread() if ask.startswith("thread") else lexi
+        for _ in range(2):
+            stream = asked.stream_chat("Hi", idempotency_key=key)
+            await stream.final_reply()
+            assert stream.idempotency_key == str(key)
+
+    with ScriptedServer(LexiScript()) as server:
+        runner.run(scenario, base_url=server.url)
+    assert [request.idempotency_key for request in server.requests] == [str(key)] * 2
+    assert server.requests[0].body == server.requests[1].body
+    assert server.ledger.worst == 1
 
 
 @pytest.mark.row("L10")

@@ -115,6 +115,7 @@ async def mistakes(lexi: AsyncLeadLex) -> None:
     """Do what a checker must refuse."""
     AsyncLeadLex(5)  # type: ignore[arg-type]
     AsyncLeadLex(verify=False)  # type: ignore[arg-type]
+    AsyncLeadLex().tasks(status="pendng")  # type: ignore[arg-type, unused-coroutine]
     AsyncLeadLex(lambda: 5)  # type: ignore[arg-type, return-value]
     AsyncLeadLex("wbk_1", "https://x")  # type: ignore[call-arg]
     AsyncLeadLex(api_keys="wbk_1")  # type: ignore[call-arg]
