@@ -106,6 +106,8 @@ def test_listens_where_it_is_told() -> None:
         assert answer_to(sandbox, OTHER_ADDRESS)[0] == 200
         with pytest.raises(OSError, match="refused"):
             socket.create_connection(("127.0.0.1", urlsplit(sandbox.url).port))
+    with pytest.raises(ConfigurationError, match="host must be an address"):
+        Sandbox(host="")
     with Sandbox(host="localhost") as sandbox:
         assert sandbox.url.startswith("http://127.0.0.1:")
 
