@@ -193,7 +193,7 @@ class AsyncLeadLex:
         conversation_id: str | None = None,
         context: StreamContext | None = None,
         allow_tools: bool = True,
-        idempotency_key: str | None = None,
+        idempotency_key: str | UUID | None = None,
         first_sent: datetime | None = None,
     ) -> AsyncChatStream: ...
 
@@ -205,7 +205,7 @@ class AsyncLeadLex:
         conversation_id: str | None = None,
         context: Mapping[str, Any],
         allow_tools: bool = True,
-        idempotency_key: str | None = None,
+        idempotency_key: str | UUID | None = None,
         first_sent: datetime | None = None,
     ) -> AsyncChatStream: ...
 

@@ -191,7 +191,7 @@ class LeadLex:
         conversation_id: str | None = None,
         context: StreamContext | None = None,
         allow_tools: bool = True,
-        idempotency_key: str | None = None,
+        idempotency_key: str | UUID | None = None,
         first_sent: datetime | None = None,
     ) -> ChatStream: ...
 
@@ -203,7 +203,7 @@ class LeadLex:
         conversation_id: str | None = None,
         context: Mapping[str, Any],
         allow_tools: bool = True,
-        idempotency_key: str | None = None,
+        idempotency_key: str | UUID | None = None,
         first_sent: datetime | None = None,
     ) -> ChatStream: ...
 

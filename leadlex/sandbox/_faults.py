@@ -88,11 +88,10 @@ def drop_answer(after_bytes: int | None = None, *, reset: bool = False) -> Fault
     if after_bytes is not None:
         return _broken(after_bytes, _cut(reset=reset))
 
-    async def fault(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    async def fault(app: ASGIApp, scope: Scope, receive: Receive, _send: Send) -> None:
         async def tap(_message: Message) -> None:
             _connection.of(scope).cut(reset=reset)
 
-        del send  # nothing is
         await app(scope, receive, tap)
 
     return fault
@@ -103,17 +102,12 @@ def malformed(body: str = '{"data": {"response": "') -> Fault:
 
     async def fault(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         content = body.encode()
-        head: Message | None = None
 
         async def tap(message: Message) -> None:
-            nonlocal head
-            if message["type"] == "http.response.start":
-                head = message
-            elif head:
-                MutableHeaders(scope=head)["Content-Length"] = str(len(content))
-                await send(head)
+            if message["type"] == "http.response.start":  # the work is done, and its own body is not sent
+                MutableHeaders(scope=message)["Content-Length"] = str(len(content))
+                await send(message)
                 await send({"type": "http.response.body", "body": content})
-                head = None
 
         await app(scope, receive, tap)
 

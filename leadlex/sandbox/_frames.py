@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 
-from leadlex._values.events import TextDelta, Thinking, ToolStep, UnknownEvent
+from leadlex._values.events import TextDelta, Thinking, ToolStep
 
 from ._lexi import Reply
 
@@ -28,8 +28,8 @@ def paced_frames(reply: Reply, conversation_id: str) -> Iterator[tuple[int, byte
                 yield TOOL_WORDS, frame("tool_step", {**told, **extra})
             case TextDelta(delta, own_id, extra=extra):
                 yield 1, frame("text", {"delta": delta, "conversation_id": own_id or conversation_id, **extra})
-            case UnknownEvent(name, data):
-                yield 0, _block(name, data)
+            case _:
+                yield 0, _block(event.event, event.data)
 
 
 def _block(event: str, data: str) -> bytes:

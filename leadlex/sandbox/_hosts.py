@@ -50,4 +50,6 @@ def _is_own(host: str, reached: str) -> bool:
         address = ipaddress.ip_address(host)
     except ValueError:
         return False
-    return address.is_loopback or address == ipaddress.ip_address(reached)
+    own = ipaddress.ip_address(reached)
+    # What listens on all addresses of both versions sees those of the older one so (RFC 4291, 2.5.5.2).
+    return address.is_loopback or address in (own, getattr(own, "ipv4_mapped", None))

@@ -81,6 +81,8 @@ class Sandbox:
     ) -> None:
         if idempotency not in BEHAVIOURS:
             raise ConfigurationError(f"idempotency must be one of {', '.join(BEHAVIOURS)}, not {idempotency!r}")
+        if not host:  # to bind, it would be all addresses
+            raise ConfigurationError("host must be an address, 0.0.0.0 for all")
         self._path, self._host, self._port, self._pace = path, host, port, pace
         self._idempotency, self._task_seconds = idempotency, task_seconds
         self._hosts = Hosts(allowed_hosts)

@@ -52,15 +52,20 @@ class Server:
             raise self._refusal
 
     def run(self, work: Callable[[], None]) -> None:
-        """Do something between two steps of what is served, and wait until it is done."""
-        done = system_event()
+        """Do something between two steps of what is served, wait until it is done, and raise what it raised."""
+        done, failures = system_event(), list[Exception]()
 
         def run() -> None:
-            work()
+            try:
+                work()
+            except Exception as error:  # noqa: BLE001 - raised in the thread that waits
+                failures.append(error)
             done.set()
 
         self._loop.call_soon_threadsafe(run)
         done.wait()
+        for failure in failures:
+            raise failure
 
     def stop(self) -> None:
         """Cut all connections and end the thread; answers that are on their way are given up."""

@@ -12,6 +12,7 @@ import pytest
 import leadlex
 from leadlex import AsyncLeadLex, ConfigurationError
 from leadlex.sandbox import Sandbox
+from leadlex.sandbox._hosts import Hosts
 from tests.support.runners import Runner
 
 from .conftest import client_of
@@ -105,6 +106,8 @@ def test_listens_where_it_is_told() -> None:
         assert answer_to(sandbox, OTHER_ADDRESS)[0] == 200
         with pytest.raises(OSError, match="refused"):
             socket.create_connection(("127.0.0.1", urlsplit(sandbox.url).port))
+    with pytest.raises(ConfigurationError, match="host must be an address"):
+        Sandbox(host="")
     with Sandbox(host="localhost") as sandbox:
         assert sandbox.url.startswith("http://127.0.0.1:")
 
@@ -116,6 +119,21 @@ def test_all_addresses(runner: Runner) -> None:
         with Sandbox(host=host, pace=0) as sandbox:
             assert urlsplit(sandbox.url).hostname == ("::1" if ":" in host else "127.0.0.1")
             assert runner.run(_talk, api_key=sandbox.api_key, base_url=sandbox.url).startswith("Hello!")
+
+
+@pytest.mark.parametrize(
+    ("host", "reached", "is_own"),
+    [
+        ("10.0.0.1", "::ffff:10.0.0.1", True),
+        ("10.0.0.1", "10.0.0.1", True),
+        ("[fd00::1]:80", "fd00::1", True),
+        ("10.0.0.2", "::ffff:10.0.0.1", False),
+        ("10.0.0.2", "10.0.0.1", False),
+    ],
+)
+def test_its_own_address(host: str, reached: str, is_own: bool) -> None:  # noqa: FBT001 - a table's column
+    """The address that a connection came to is a name too, also where both versions of IP share a socket."""
+    assert Hosts(()).admit({"type": "http", "headers": [(b"host", host.encode())], "server": (reached, 80)}) is is_own
 
 
 def _has_ipv6() -> bool:

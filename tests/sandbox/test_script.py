@@ -3,6 +3,7 @@
 import inspect
 import re
 import socket
+import sqlite3
 import textwrap
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -24,6 +25,7 @@ from leadlex import (
 )
 from leadlex import sandbox as package
 from leadlex.sandbox import Charge, Sandbox
+from leadlex.sandbox._store import Store
 from tests.support.runners import Runner, wait_until
 
 from .conftest import STREAM, ask, client_of, code_of, said, stream
@@ -402,6 +404,20 @@ def test_reset_cuts_what_runs() -> None:
         assert http.get("/v1/lexi/conversations").json()["meta"]["total"] == 0
         sandbox.add_conversation("Another")
         assert http.get("/v1/lexi/conversations/conv_000001").json()["data"]["messages"] == []
+
+
+def test_a_reset_that_fails_says_so(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What goes wrong in the server's thread comes out where it was asked for, and the server goes on."""
+
+    def fail(_: object) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "reset", fail)
+        with pytest.raises(sqlite3.OperationalError, match="disk"):
+            sandbox.reset()
+    with client_of(sandbox) as http:
+        assert ask(http, "Hello")["response"]
 
 
 def test_only_a_running_sandbox_is_reset() -> None:
