@@ -110,7 +110,7 @@ def test_a_request_in_flight_can_be_scripted(runner: Runner, sandbox: Sandbox) -
 
 
 def test_a_key_used_with_another_body_can_be_scripted(runner: Runner, sandbox: Sandbox) -> None:
-    """CONTRACT.md, 10: 422, which is the code that the sandbox itself uses too."""
+    """It is the error that the sandbox itself gives for such a key."""
     sandbox.fail_next(422)
     with pytest.raises(leadlex.IdempotencyError) as caught:
         runner.run(CALLS["streamChat"], **of(sandbox))
