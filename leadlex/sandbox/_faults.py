@@ -30,7 +30,7 @@ FaultKind = Literal[
 """The faults that `Sandbox.fail_next` knows by name."""
 
 FAILS = "leadlex.fails"  # what the scope of an approval has whose task fails
-# The service's codes; 422 is that of a key that came with another request.
+# The codes of the service; the one of 422 is assumed, since its documentation has none.
 CODES = {
     400: "validation_error",
     401: "invalid_key",

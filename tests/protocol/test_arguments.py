@@ -624,8 +624,8 @@ BAD_CALLS: dict[str, tuple[Call, tuple[str, ...]]] = {
         ("context['entities'][1]['id'] must be", "given: UUID"),
     ),
     "thread's context UUID": (
-        lambda lexi: lexi.thread(context={"deal_id": uuid.UUID(UUID)}).chat("Hi"),
-        ("context['deal_id'] must be", "given: UUID"),
+        lambda lexi: lexi.thread(context={"list_id": uuid.UUID(UUID)}).chat("Hi"),
+        ("context['list_id'] must be", "given: UUID"),
     ),
     "context key": (
         lambda lexi: lexi.chat("Hi", context={"a": {"b": {(1, 2): 3}}}),
