@@ -244,6 +244,30 @@ class TestLeft:
         with ScriptedServer(LexiScript(stream_fault=Cut(200, "stall"))) as server, no_leaks(), must_not_hang():
             runner.run(scenario, base_url=server.url)
 
+    def test_two_readers(self, runner: Runner) -> None:
+        """A stream that is written for one reader is not written for another."""
+
+        async def scenario(lexi: Any) -> None:
+            stream = lexi.stream_chat("Hi")
+            await stream.start()
+
+            async def read() -> bytes:
+                return b"".join([each async for each in sse(stream)])
+
+            async def read_too() -> bytes:
+                await runner.until(lambda: server.stalls)
+                await runner.sleep(0.05)
+                data = await read()
+                await stream.aclose()
+                return data
+
+            _, data = await runner.together(read, read_too)
+            assert isinstance(data, bytes)
+            assert error_of(data)["code"] == "StreamBusyError"
+
+        with ScriptedServer(LexiScript(stream_fault=Cut(200, "stall"))) as server, no_leaks(), must_not_hang():
+            runner.run(scenario, base_url=server.url)
+
     @pytest.mark.parametrize("backend", ["asyncio", "trio"])
     def test_cancelled(self, backend: str) -> None:
         """A task that is cancelled while it waits leaves nothing open."""

@@ -100,7 +100,8 @@ async def connect(host: str, port: int) -> SocketStream:
         await race.run(_in_turn(addresses), port)
     except BaseException:
         if race.stream is not None:
-            await anyio.aclose_forcefully(race.stream)
+            with anyio.CancelScope(shield=True):
+                await anyio.aclose_forcefully(race.stream)
         raise
     if race.stream is None:
         raise OSError("All connection attempts failed") from ExceptionGroup("of all addresses", race.errors)

@@ -115,6 +115,10 @@ class TestBodies:
             body_of(bomb, coding="gzip")
         assert body_of(bomb, coding="gzip", limit=10, cut=True) == b"\0" * 10
 
+    def test_endless(self) -> None:
+        """A body that goes on though it was closed, as a user's transport may give, is left alone after a while."""
+        assert body_of(*[b"x"] * 20_000, limit=10, cut=True) == b"x" * 10
+
     def test_damaged(self) -> None:
         """Damaged data, a coding that nobody asked for and two at once are refused; a cut one broke off."""
         data = gzip.compress(CAPTURE)

@@ -232,6 +232,21 @@ def test_given_up(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @both
+def test_given_up_before(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who gives up before any address took it leaves nothing open either."""
+
+    async def main() -> None:
+        with anyio.move_on_after(0.05):
+            await connect("leadlex.invalid", port)
+
+    Names(monkeypatch, lambda: ["127.0.0.1", "127.0.0.1", "::1"])
+    with black_hole() as url, no_leaks():
+        port = int(url.rpartition(":")[2])
+        monkeypatch.setattr(names, "_in_turn", lambda _: ["127.0.0.1", "127.0.0.1"])
+        anyio.run(main, backend=backend)
+
+
+@both
 def test_two_at_once(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of two connections that are made at once, one is used and one is closed."""
     real = anyio.connect_tcp
