@@ -16,7 +16,7 @@ from ._errors import ConfigurationError, discreet, printable
 logger: Final = logging.getLogger("leadlex")
 logger.addHandler(logging.NullHandler())  # a library's warnings are the application's to show
 
-FIELDS: Final = ("operation", "attempt", "status", "request_id", "elapsed", "fault", "delay", "resumes", "field")
+FIELDS: Final = ("operation", "attempt", "status", "request_id", "elapsed", "kind", "delay", "resumes", "field")
 
 
 def record(level: int, event: str, **fields: object) -> None:

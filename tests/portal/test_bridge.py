@@ -561,7 +561,7 @@ def test_one_line_an_attempt(
     shown = [set(record.leadlex) for record in caplog.records if record.name == "leadlex"]  # type: ignore[attr-defined]
     assert len(shown) == 4
     assert set().union(*shown) <= set(_logging.FIELDS)
-    assert "status=503" in lines[0]
+    assert {"status=503", "kind=transient"} <= set(lines[0])
     assert "resumes=1" in lines[3]
 
 
