@@ -21,7 +21,7 @@ FIELDS: Final = ("operation", "attempt", "status", "request_id", "elapsed", "fai
 
 def record(level: int, event: str, **fields: object) -> None:
     """Write one line: what happened and its fields, which a structured handler finds in `record.leadlex`."""
-    if _terminal in logger.handlers:
+    if _is_asked_for():
         logger.disabled = False  # dictConfig disables every logger that it finds, unless told otherwise
     if not logger.isEnabledFor(level):
         return
@@ -48,21 +48,26 @@ def configure(environment: Mapping[str, str]) -> None:
     if name not in _LEVELS:
         raise ConfigurationError(f"LEADLEX_LOG must be one of {', '.join(_LEVELS)}.")
     logger.setLevel(_LEVELS[name])
-    logger.addHandler(_terminal)  # once: what is there already is not added
+    if not _is_asked_for():
+        logger.addHandler(_Terminal())
+
+
+def _is_asked_for() -> bool:
+    return any(isinstance(each, _Terminal) for each in logger.handlers)
 
 
 class _Terminal(logging.Handler):
     """The handler that `LEADLEX_LOG` adds; a line that the application shows in a terminal is left to it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a line to stderr, as it is now."""
         if sys.stderr is not None and not any(_shows(each, record.levelno) for each in _handlers()):
             sys.stderr.write(f"{self.format(record)}\n")
             sys.stderr.flush()
-
-
-_terminal: Final = _Terminal()
-_terminal.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
 
 
 def _handlers() -> Iterator[logging.Handler]:
