@@ -113,7 +113,7 @@ class Timeout(Option):
         pool: To wait for a free connection.
         first_event: From the start of a stream to its first event.
         idle: Between two reads of a body.
-        event_idle: Between two events of a stream; comments don't count.
+        event_idle: Between two events of a stream; comments, and events that the API does not name, don't count.
         total: For the whole call, retries included; unset it is 120 for JSON calls and none for streams,
             None is none for both.
 

@@ -19,13 +19,24 @@ with leadlex.LeadLex() as lexi:
     st.session_state["said"] = st.write_stream(lexi.stream_chat("Hi").text_stream)
 """
 
+ASYNC = """
+import leadlex, streamlit as st
+lexi = leadlex.AsyncLeadLex()
+async def words():
+    async with lexi.stream_chat("Hi") as stream:
+        async for delta in stream.text_stream:
+            yield delta
+st.session_state["said"] = st.write_stream(words)
+"""
 
-def test_write_stream(environ: MutableMapping[str, str]) -> None:
-    """`write_stream` takes the text of a sync client's stream, and gives it whole."""
+
+@pytest.mark.parametrize("source", [SYNC, ASYNC], ids=["sync", "async"])
+def test_write_stream(source: str, environ: MutableMapping[str, str]) -> None:
+    """`write_stream` takes the text of a sync client's stream, and a generator of the async one's."""
     testing = importlib.import_module("streamlit.testing.v1")
     with Sandbox(pace=0) as sandbox:
         environ["LEADLEX_API_KEY"], environ["LEADLEX_BASE_URL"] = sandbox.api_key, sandbox.url
-        app = testing.AppTest.from_string(SYNC, default_timeout=30).run()
+        app = testing.AppTest.from_string(source, default_timeout=30).run()
     assert not app.exception
     assert "Lexi" in app.session_state["said"]
     assert app.markdown[0].value == app.session_state["said"]
