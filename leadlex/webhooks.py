@@ -14,13 +14,16 @@ import hmac
 import json
 import re
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Any, Final, Protocol, TypeVar, cast
 
+from attrs import field, frozen
+
 from ._errors import ConfigurationError, WebhookVerificationError
-from ._values.models import WebhookEvent
+from ._values.metadata import extra_field
+from ._values.plain import Value
 
 __all__ = ["WebhookEvent", "sign", "verify"]
 
@@ -38,6 +41,27 @@ _DELIVERY_ID: Final = "X-LeadLex-Delivery-ID"
 _TIMESTAMP: Final = "X-LeadLex-Timestamp"
 _SCHEME: Final = "sha256="
 _FIELDS: Final = frozenset({"event", "timestamp", "workspace_id", "data"})
+
+
+@frozen(kw_only=True)
+class WebhookEvent(Value):
+    """What LeadLex told by a webhook, once it was verified.
+
+    Args:
+        event: What happened: `task.created`, `task.updated`, `task.approved`, `task.dismissed`; others may come.
+        timestamp: When, an aware datetime.
+        workspace_id: In which workspace.
+        data: What it is about.
+        delivery_id: The id of the delivery, by which a repeated one is known; it is not signed.
+        extra: Fields beyond the contract.
+    """
+
+    event: str
+    timestamp: datetime
+    workspace_id: str
+    data: Mapping[str, Any] = field(hash=False)
+    delivery_id: str | None = None
+    extra: Mapping[str, Any] = extra_field()
 
 
 class Headers(Protocol):

@@ -296,27 +296,6 @@ class Paging(Value):
     extra: Mapping[str, Any] = extra_field()
 
 
-@frozen(kw_only=True)
-class WebhookEvent(Value):
-    """What LeadLex told by a webhook, once it was verified.
-
-    Args:
-        event: What happened: `task.created`, `task.updated`, `task.approved`, `task.dismissed`; others may come.
-        timestamp: When, an aware datetime.
-        workspace_id: In which workspace.
-        data: What it is about.
-        delivery_id: The id of the delivery, by which a repeated one is known; it is not signed.
-        extra: Fields beyond the contract.
-    """
-
-    event: str
-    timestamp: datetime
-    workspace_id: str
-    data: Mapping[str, Any] = field(hash=False)
-    delivery_id: str | None = None
-    extra: Mapping[str, Any] = extra_field()
-
-
 @frozen
 class RawReply(Value):
     """The answer of an endpoint that leadlex has no method for.
