@@ -36,11 +36,10 @@ def note_request(url: httpx.URL) -> None:
 def _at_work() -> Iterator[str]:
     """Name what looks into httpx now; what was not imported does not."""
     modules = sys.modules
-    if "vcr" in modules:
-        # A cassette puts a function of vcrpy's in this place; vcrpy itself tells nobody which cassettes are in use.
-        method = modules["httpx"].AsyncHTTPTransport.handle_async_request
-        if getattr(method, "__globals__", {}).get("__name__") == "vcr.stubs.httpx_stubs":
-            yield "vcrpy"
+    # A cassette puts a function of vcrpy's in this place; vcrpy itself tells nobody which cassettes are in use.
+    method = modules["httpx"].AsyncHTTPTransport.handle_async_request
+    if getattr(method, "__globals__", {}).get("__name__") == "vcr.stubs.httpx_stubs":
+        yield "vcrpy"
     if "respx.mocks" in modules and modules["respx.mocks"].HTTPCoreMocker.routers:
         yield "respx"
     instrumentation = modules.get("opentelemetry.instrumentation.httpx")

@@ -16,6 +16,7 @@ import pytest
 
 import leadlex
 from leadlex import APITimeoutError, ClientClosedError, ConfigurationError, ServerError, Timeout
+from leadlex._api_key import keys_of
 from tests.architecture import ROOT
 from tests.matrix.oracles import AT_ONCE, Log, chain_of, check_secrets
 from tests.support.answers import error_answer, json_answer
@@ -133,7 +134,7 @@ def test_each_page_asks(runner: Runner) -> None:
 
     with ScriptedServer(per_request(page)) as server, no_leaks():
         runner.run(scenario, api_key=Rotating(), base_url=server.url)
-    assert sent(server) == ["1", "2", "3"]
+    assert sent(server) == ["1", "2", "3", "4"]  # the last looks at the front again
 
 
 def test_the_loop_goes_on_meanwhile(runner: Runner) -> None:
@@ -355,3 +356,11 @@ def test_under_gevent() -> None:
         run = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
         assert (run.stdout.split(), run.stderr) == (["1"] * 5, "")
         assert sorted(sent(server)) == ["1", "2", "3", "4", "5"]
+
+
+def test_no_pickle_holds_a_key() -> None:
+    """An API key can't be pickled, alone or with what keeps it."""
+    keys = keys_of(key(1), {})
+    for each in (keys, keys.fixed):
+        with pytest.raises(TypeError, match="can't be pickled"):
+            pickle.dumps(each)

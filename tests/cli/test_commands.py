@@ -172,6 +172,13 @@ def test_closed_streams_are_no_error(sandbox: Sandbox) -> None:
     assert stdout.getvalue().startswith("Jane Doe is currently")
 
 
+def test_a_question_on_a_stream_of_text(sandbox: Sandbox) -> None:
+    """Where stdin is a stream that a program put there, what it says is the question."""
+    with streams(stdin=io.StringIO("Where is Jane Doe?\n"), stdout=(stdout := io.StringIO())):
+        assert cli.main(["chat"]) == 0
+    assert stdout.getvalue().startswith("Jane Doe is currently")
+
+
 def test_an_encoding_that_lacks_a_sign_is_no_error(sandbox: Sandbox, environ: MutableMapping[str, str]) -> None:
     """Where a terminal's encoding can't hold a sign, it is shown by its number."""
     message = "Create a campaign for my 'Q1 Leads' list about café"

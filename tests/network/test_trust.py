@@ -133,7 +133,7 @@ def test_system(runner: Runner, told: Any, call: Call, authority: Path, environ:
 def test_system_without_its_extra(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the package for it is missing it is said before anything is sent, with what installs it."""
     monkeypatch.setitem(sys.modules, "truststore", None)
-    with pytest.raises(ConfigurationError, match=r"needs an extra: pip install 'leadlex\[trust\]'"):
+    with pytest.raises(ConfigurationError, match=r"needs the extra trust.* pip install '\.\[trust\]'"):
         runner.make(api_key=API_KEY, verify="system")
 
 

@@ -261,8 +261,10 @@ def gunicorn(url: str, place: Path, *options: str, app: str = APP) -> Generator[
             said.append(line)
             found = re.search(r"Listening at: (\S+)", line)
             if found:
-                yield found[1]
-                process.send_signal(signal.SIGTERM)
+                try:
+                    yield found[1]
+                finally:
+                    process.send_signal(signal.SIGTERM)
     assert process.returncode == 0, said
     assert not any("Traceback" in line or "[ERROR]" in line for line in said), said
 

@@ -106,7 +106,7 @@ def test_an_endpoint(serve: Serve, sandbox: Sandbox, tmp_path: Path) -> None:
 def test_who_leaves_an_endpoint(serve: Serve, slow_sandbox: Sandbox, tmp_path: Path) -> None:
     """Who leaves an endpoint stops Lexi: at once where the server hears of it, else when it writes the next word."""
     with serve(slow_sandbox.url, tmp_path) as url:
-        with httpx.stream("GET", f"{url}/ask", params={"question": "Hi"}) as left:
+        with httpx.stream("GET", f"{url}/ask", params={"question": "Hi"}, timeout=30) as left:
             assert next(left.iter_bytes())
         drive(SyncRunner().until(lambda: slow_sandbox.requests[-1].disconnected))
 
@@ -118,5 +118,5 @@ def test_an_endpoint_without_a_key(
     """A key that the service does not know is a 401 of the endpoint's own."""
     environ["LEADLEX_API_KEY"] = "wbk_" + "0" * 32
     with serve(sandbox.url, tmp_path) as url:
-        answer = httpx.get(f"{url}/ask", params={"question": "Hi"})
+        answer = httpx.get(f"{url}/ask", params={"question": "Hi"}, timeout=30)
     assert (answer.status_code, answer.json()) == (401, {"code": "invalid_key"})
