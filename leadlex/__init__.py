@@ -47,10 +47,10 @@ if TYPE_CHECKING:
     from ._stream import AsyncChatStream
     from ._sync import ChatStream, LeadLex, Pager, Thread
     from ._thread import AsyncThread
+    from ._values.contexts import ChatContext, StreamContext
     from ._values.events import Done, StreamEvent, TextDelta, Thinking, ToolStep, UnknownEvent
     from ._values.metadata import Attempt, Charged, Meta, RateLimit
     from ._values.models import (
-        ChatContext,
         ChatReply,
         Conversation,
         ConversationSummary,
@@ -58,7 +58,6 @@ if TYPE_CHECKING:
         Message,
         Page,
         RawReply,
-        StreamContext,
         Task,
         TaskDecision,
         TaskStatus,
@@ -140,10 +139,11 @@ if not TYPE_CHECKING:
             "InsufficientCreditsError LeadLexError NotFoundError PaginationError PermissionDeniedError RateLimitError "
             "ServerError StreamBusyError StreamDivergedError StreamInterruptedError WebhookVerificationError"
         ),
+        "_values.contexts": "ChatContext StreamContext",
         "_values.events": "Done StreamEvent TextDelta Thinking ToolStep UnknownEvent",
         "_values.metadata": "Attempt Charged Meta RateLimit",
         "_values.models": (
-            "ChatContext ChatReply Conversation ConversationSummary EntityContext Message Page RawReply StreamContext "
+            "ChatReply Conversation ConversationSummary EntityContext Message Page RawReply "
             "Task TaskDecision TaskStatus"
         ),
         "_values.structure": "event_from_dict",

@@ -31,18 +31,9 @@ from ._settings import MAX_CONNECTIONS, Settings, base_url_of, flag_of, headers_
 from ._stream import AsyncChatStream, Reading
 from ._tasks import wait_for_task
 from ._thread import AsyncThread
+from ._values.contexts import ChatContext, StreamContext
 from ._values.metadata import RateLimit
-from ._values.models import (
-    ChatContext,
-    ChatReply,
-    Conversation,
-    ConversationSummary,
-    RawReply,
-    StreamContext,
-    Task,
-    TaskDecision,
-    TaskStatus,
-)
+from ._values.models import ChatReply, Conversation, ConversationSummary, RawReply, Task, TaskDecision, TaskStatus
 
 
 class AsyncLeadLex:

@@ -33,12 +33,13 @@ from ._protocol.endpoints import check_key_life
 from ._protocol.event_blocks import parsed
 from ._protocol.json_text import Unusable
 from ._protocol.operation import Operation
-from ._protocol.problems import WireProblem
 from ._protocol.server_events import End, event_of
 from ._values.events import Done, StreamEvent, TextDelta, UnknownEvent
 from ._values.metadata import Charged, Meta
 from ._values.models import ChatReply
-from ._values.structure import WireError, repaired
+from ._values.plain import WireError
+from ._values.problem import WireProblem
+from ._values.structure import repaired
 
 E = TypeVar("E", bound=LeadLexError)
 

@@ -24,17 +24,16 @@ from ._portal.pump import Pump
 from ._settings import MAX_CONNECTIONS
 from ._stream import AsyncChatStream
 from ._thread import AsyncThread
+from ._values.contexts import ChatContext, StreamContext
 from ._values.events import StreamEvent
 from ._values.metadata import Charged, Meta, RateLimit
 from ._values.models import (
-    ChatContext,
     ChatReply,
     Conversation,
     ConversationSummary,
     Message,
     Page,
     RawReply,
-    StreamContext,
     Task,
     TaskDecision,
     TaskStatus,

@@ -22,8 +22,7 @@ from typing import Any, Final, Protocol, TypeVar, cast
 from attrs import field, frozen
 
 from ._errors import ConfigurationError, WebhookVerificationError
-from ._values.metadata import extra_field
-from ._values.plain import Value
+from ._values.plain import Value, extra_field
 
 __all__ = ["WebhookEvent", "sign", "verify"]
 

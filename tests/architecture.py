@@ -47,7 +47,7 @@ DEPENDENCIES: Mapping[str, frozenset[str] | None] = {
     "attrs": None,
     "cattrs": frozenset({"_values.structure", "_protocol.server_events"}),
     "pydantic_core": frozenset({"_values.schema"}),
-    "typing_extensions": frozenset({"_values.models"}),
+    "typing_extensions": frozenset({"_values.contexts"}),
     "h11": frozenset({"_network.patches"}),
     "httpx_sse": frozenset({"_protocol.event_blocks", "_stream"}),
     "httpcore": frozenset({"_network"}),

@@ -44,9 +44,9 @@ from leadlex._policy.failures import (
 from leadlex._protocol.headers import hint_of, reset_of
 from leadlex._protocol.json_text import Unusable
 from leadlex._protocol.operation import Operation
-from leadlex._protocol.problems import WireProblem
 from leadlex._values.metadata import Meta
-from leadlex._values.structure import WireError
+from leadlex._values.plain import WireError
+from leadlex._values.problem import WireProblem
 
 from .timeouts import clock_of
 

@@ -25,10 +25,11 @@ from leadlex._policy.transcript import Transcript
 from leadlex._protocol.headers import rate_limit_of
 from leadlex._protocol.json_text import Unusable, loads_bytes
 from leadlex._protocol.operation import Operation
-from leadlex._protocol.problems import WireProblem, problem_of, problem_of_body
+from leadlex._protocol.problems import problem_of, problem_of_body
 from leadlex._settings import USER_AGENT, Settings
 from leadlex._values.metadata import Attempt, Meta, RateLimit
-from leadlex._values.structure import WireError
+from leadlex._values.plain import WireError
+from leadlex._values.problem import WireProblem
 
 from .bodies import MAX_JSON, Content, GuardedText, Unheard, close, read_all
 from .clock import Clock

@@ -13,8 +13,8 @@ from attrs import define, frozen
 
 from leadlex._errors import APIConnectionError, LeadLexError
 from leadlex._protocol.operation import Operation, Repeat
-from leadlex._protocol.problems import WireProblem
 from leadlex._values.metadata import Charged
+from leadlex._values.problem import WireProblem
 
 
 class FailureKind(Enum):

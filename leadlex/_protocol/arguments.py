@@ -13,8 +13,8 @@ from urllib.parse import quote, urlencode
 from uuid import UUID
 
 from leadlex._errors import printable, refuse
-from leadlex._values.models import ChatContext, StreamContext
-from leadlex._values.structure import WireError
+from leadlex._values.contexts import ChatContext, StreamContext
+from leadlex._values.plain import WireError
 
 from .json_text import dumps, misfit
 

@@ -13,7 +13,7 @@ from typing import Any, Final, cast
 
 from httpx_sse import EventSource, ServerSentEvent
 
-from leadlex._values.structure import WireError
+from leadlex._values.plain import WireError
 
 from .json_text import MAX_EVENT_VALUES, Unusable, loads
 

@@ -10,7 +10,7 @@ import math
 from codecs import BOM_UTF8
 from typing import Any, Final
 
-from leadlex._values.structure import WireError
+from leadlex._values.plain import WireError
 
 
 def _finite(text: str) -> float:

@@ -4,19 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from attrs import frozen
-
-from leadlex._values.structure import WireError
+from leadlex._values.plain import WireError
+from leadlex._values.problem import WireProblem
 
 from .json_text import loads_bytes
-
-
-@frozen
-class WireProblem:
-    """What an error answer or an `error` event says."""
-
-    code: str | None
-    message: str | None
 
 
 def problem_of(value: Any) -> WireProblem | None:  # noqa: ANN401  # JSON

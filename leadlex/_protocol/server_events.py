@@ -8,12 +8,13 @@ from typing import Any, Final
 from cattrs import ClassValidationError
 
 from leadlex._values.events import StreamEvent, UnknownEvent
-from leadlex._values.plain import fields_of
-from leadlex._values.structure import EVENTS, WireError, event_hook, explain, joined, unread
+from leadlex._values.plain import WireError, fields_of
+from leadlex._values.problem import WireProblem
+from leadlex._values.structure import EVENTS, event_hook, explain, joined, unread
 
 from .event_blocks import is_end
 from .json_text import MAX_EVENT_VALUES, loads
-from .problems import WireProblem, problem_in, problem_of
+from .problems import problem_in, problem_of
 
 
 class End:

@@ -11,8 +11,7 @@ from typing import Any, ClassVar, Final
 
 from attrs import fields, frozen
 
-from .metadata import extra_field
-from .plain import Event
+from .plain import Event, extra_field
 
 
 @frozen

@@ -76,12 +76,6 @@ class Attempt(Value):
     delay: float | None = None
 
 
-def extra_field() -> Any:  # noqa: ANN401  # attrs gives a field the type of its annotation
-    """Make the field that keeps what the service sent beyond the contract."""
-    # A plain dict: calling dict[str, Any] takes longer than the rest of an event's __init__.
-    return field(factory=dict, kw_only=True, hash=False, repr=False)
-
-
 def meta_field() -> Any:  # noqa: ANN401  # the same
     """Make the field that tells how a value arrived; it takes no part in equality."""
     return field(default=NO_ANSWER, eq=False, repr=False, kw_only=True)

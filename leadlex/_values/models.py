@@ -7,7 +7,6 @@ does not name is in `extra`, and so is, as sent, what could not be read.
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, Generic, Literal, TypeVar
@@ -16,41 +15,12 @@ from attrs import field, frozen
 
 from .events import ToolStep
 from .markdown import harmless, in_line, quoted
-from .metadata import NO_ANSWER, Meta, extra_field, meta_field
-from .plain import Value
-
-if sys.version_info >= (3, 12):
-    from typing import TypedDict
-else:
-    from typing_extensions import TypedDict  # pydantic reads no other there
+from .metadata import NO_ANSWER, Meta, meta_field
+from .plain import Value, extra_field
 
 T = TypeVar("T")
 
 _EPOCH = datetime.fromtimestamp(0, UTC)
-
-
-class ChatContext(TypedDict, total=False):
-    """The keys that `chat` takes as `context`; those of your own go through, those of `stream_chat` are refused.
-
-    Source: `POST /v1/lexi/chat`, `ChatRequest.context`.
-    """
-
-    list_id: str
-    campaign_id: str
-    conversation_id: str
-
-
-class StreamContext(TypedDict, total=False):
-    """The keys that `stream_chat` takes as `context`; those of your own go through, those of `chat` are refused.
-
-    Source: `POST /v1/lexi/chat/stream`, `StreamRequest.context`.
-    """
-
-    contact_id: str
-    deal_id: str
-    matter_id: str
-    company_id: str
-    page: str
 
 
 @frozen(kw_only=True)

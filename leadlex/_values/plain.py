@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Final, Self, cast
 
-from attrs import AttrsInstance, fields
+from attrs import AttrsInstance, field, fields
 
 BESIDE: Final = ("meta", "extra", "may_have_more")
 """Fields that a plain form does not have: how a value arrived, and what stands beside its fields."""
@@ -25,6 +25,16 @@ class _Serializer:
         except ImportError as error:  # somebody else looks
             raise AttributeError(str(error)) from None
         return serializer(kind)  # type: ignore[arg-type]  # typeshed has no hash for a class of a protocol
+
+
+def extra_field() -> Any:  # noqa: ANN401  # attrs gives a field the type of its annotation
+    """Make the field that keeps what the service sent beyond the contract."""
+    # A plain dict: calling dict[str, Any] takes longer than the rest of an event's __init__.
+    return field(factory=dict, kw_only=True, hash=False, repr=False)
+
+
+class WireError(Exception):
+    """What in an answer is not the contract's, and where; the edge makes it an `APIResponseError`."""
 
 
 class Value:

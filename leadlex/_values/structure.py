@@ -25,13 +25,9 @@ from leadlex._logging import record
 
 from .events import Done, StreamEvent, TextDelta, Thinking, ToolStep, UnknownEvent
 from .models import ConversationSummary, Page
-from .plain import BESIDE, copied
+from .plain import BESIDE, WireError, copied
 
 T = TypeVar("T")
-
-
-class WireError(Exception):
-    """What in an answer is not the contract's, and where; the edge makes it an `APIResponseError`."""
 
 
 def _exactly(kind: type[T], named: str) -> Callable[[Any, Any], T]:

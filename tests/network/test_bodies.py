@@ -34,8 +34,8 @@ from leadlex._policy.failures import Failure, FailureKind, Progress, cut_short
 from leadlex._protocol.endpoints import conversation
 from leadlex._protocol.event_blocks import LineGuard
 from leadlex._protocol.json_text import Unusable
-from leadlex._protocol.problems import WireProblem
-from leadlex._values.structure import WireError
+from leadlex._values.plain import WireError
+from leadlex._values.problem import WireProblem
 from tests.support.captures import CAPTURE, cut
 from tests.support.memory import KEY, decoded, response_of
 from tests.support.runners import API_KEY, drive

@@ -34,7 +34,7 @@ from leadlex._policy.failures import (
 from leadlex._protocol.endpoints import chat, conversation, request, stream_chat
 from leadlex._protocol.headers import hint_of, rate_limit_of, reset_of, retry_after, server_now
 from leadlex._protocol.operation import KEY_LIFE, Operation
-from leadlex._protocol.problems import WireProblem
+from leadlex._values.problem import WireProblem
 from tests.matrix.oracles import CALLS, Call, observe, spoiled
 from tests.support.answers import error_answer, json_answer
 from tests.support.lexi import Answer, Cut, Lost, Raw

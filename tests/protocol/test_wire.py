@@ -21,9 +21,11 @@ from leadlex import (
 )
 from leadlex._protocol.event_blocks import ends_stream
 from leadlex._protocol.json_text import dumps, loads, loads_bytes
-from leadlex._protocol.problems import WireProblem, problem_of_body
+from leadlex._protocol.problems import problem_of_body
 from leadlex._protocol.server_events import END, event_of
-from leadlex._values.structure import WireError, field_of, structure
+from leadlex._values.plain import WireError
+from leadlex._values.problem import WireProblem
+from leadlex._values.structure import field_of, structure
 
 
 class TestJson:

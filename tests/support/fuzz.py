@@ -8,7 +8,7 @@ from typing import Any
 from leadlex import ChatReply, LeadLexError, Meta
 from leadlex._protocol import endpoints
 from leadlex._protocol.json_text import loads_bytes
-from leadlex._values.structure import WireError
+from leadlex._values.plain import WireError
 from tests.support.captures import CAPTURE, LONG, cut
 from tests.support.lexi import BODIES
 from tests.support.reference import truth_of
