@@ -94,7 +94,9 @@ def test_dismissed_for_good(runner: Runner, sandbox: Sandbox) -> None:
 def test_250_conversations_over_three_pages(runner: Runner, sandbox: Sandbox) -> None:
     """A listing of 250 takes three requests and a last look, and gives every conversation once; one has tool steps."""
     with leadlex.LeadLex(**options(sandbox)) as writer:
-        last = [writer.stream_chat(PIPELINE).final_reply() for _ in range(250)][-1]
+        for number in range(249):
+            sandbox.add_conversation(f"Case {number}", "How is it?", "It is closed.")
+        last = writer.stream_chat(PIPELINE).final_reply()
 
     async def scenario(lexi: Any) -> None:
         before = len(sandbox.requests)

@@ -23,6 +23,9 @@ pytest_plugins = ["pytester"]
 async_lexi, leadlex_sandbox, lexi = pytest_plugin.async_lexi, pytest_plugin.leadlex_sandbox, pytest_plugin.lexi
 lexi_clock = pytest_plugin.lexi_clock
 
+#: Without the plugins of others that take seconds to load; one test has them all.
+BARE = ("-p", "no:schemathesis", "-p", "no:hypothesispytest", "-p", "no:xdist", "-p", "no:xdist.looponfail")
+
 ROOT = Path(__file__).parents[1]
 DAY = 24 * 3600
 CONFTEST = "from leadlex.pytest_plugin import async_lexi, leadlex_sandbox, lexi, lexi_clock"
@@ -192,7 +195,7 @@ def test_nobody_waits_by_the_clock_of_a_test(pytester: pytest.Pytester) -> None:
     """Whatever client a test has, in whatever order its fixtures come: pauses are over at once and can be looked at."""
     pytester.makeconftest(CONFTEST)
     pytester.makepyfile(TESTS_WITH_THE_CLOCK)
-    result = pytester.runpytest_subprocess("-Werror", "-q")
+    result = pytester.runpytest_subprocess(*BARE, "-Werror", "-q")
     result.assert_outcomes(passed=6)
 
 
@@ -236,7 +239,7 @@ def test_a_test_fails_that_left_faults_or_answers_over(pytester: pytest.Pytester
     """Who scripts what never happens is told so, in a line: the test did not try what it seems to try."""
     pytester.makeconftest(CONFTEST)
     pytester.makepyfile(LEFT_OVER)
-    result = pytester.runpytest_subprocess("-q")
+    result = pytester.runpytest_subprocess(*BARE, "-q")
     result.assert_outcomes(passed=2, errors=1)
     result.stdout.fnmatch_lines(["*never asked for what was scripted: drop_stream, the answer 'Two.'"])
     result.stdout.fnmatch_lines(["ERROR *::test_left_over*"])
@@ -249,7 +252,7 @@ def test_a_missing_extra_is_told_in_one_line(pytester: pytest.Pytester) -> None:
     """
     pytester.makeconftest(WITHOUT_UVICORN)
     pytester.makepyfile("def test_it(lexi): ...")
-    result = pytester.runpytest_subprocess("-q")
+    result = pytester.runpytest_subprocess(*BARE, "-q")
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(["*pip install '.?sandbox?'*"])
     result.stdout.no_fnmatch_line("*Traceback*")
@@ -261,7 +264,7 @@ def test_what_looks_into_httpx_is_told_of_what_it_does_not_see(pytester: pytest.
     """Where a recorder, a mock or a tracer is at work beside a client's own connections, a warning says what to do."""
     pytester.makeconftest(CONFTEST)
     pytester.makepyfile(UNSEEN_TESTS)
-    result = pytester.runpytest_subprocess("-q")
+    result = pytester.runpytest_subprocess(*BARE, "-q")
     result.assert_outcomes(passed=6, warnings=3)
     for test, names in (
         ("test_vcrpy", "vcrpy"),
@@ -275,7 +278,7 @@ def test_an_error_of_that_warning_is_the_tests(pytester: pytest.Pytester) -> Non
     """Where warnings are errors it is the test's own, and what its fixtures opened is closed."""
     pytester.makeconftest(CONFTEST)
     pytester.makepyfile(UNSEEN_TESTS)
-    result = pytester.runpytest_subprocess("-q", "-W", "error:Not all that a leadlex client:UserWarning")
+    result = pytester.runpytest_subprocess(*BARE, "-q", "-W", "error:Not all that a leadlex client:UserWarning")
     result.assert_outcomes(passed=6, errors=3)
 
 

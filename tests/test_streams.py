@@ -293,8 +293,12 @@ class TestCut:
         assert stream.reply.message_id is None
 
     def test_every_byte(self, runner: Runner) -> None:
-        """Cut after each of its bytes in turn, a stream is never whole before `done` is; the partial is a prefix."""
-        self._cut_everywhere(runner, range(len(CAPTURE) + 1), "fin")
+        """Cut after each of its bytes in turn, a stream is never whole before `done` is; the partial is a prefix.
+
+        One loop reads every byte's end; the other and the sync client, which read by the same code, every fourth's.
+        """
+        step = 1 if runner.name == "asyncio" else 4
+        self._cut_everywhere(runner, range(0, len(CAPTURE) + 1, step), "fin")
 
     @pytest.mark.parametrize("how", ["rst", "stall"])
     def test_other_ways(self, runner: Runner, how: Ending) -> None:

@@ -109,7 +109,7 @@ def sent(kind: type[Any]) -> st.SearchStrategy[dict[str, Any]]:
 @pytest.mark.parametrize(
     "kind", [kind for kind in VALUES.values() if kind not in OPTIONS], ids=lambda kind: kind.__name__
 )
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_whatever_is_sent(kind: type[Any], data: st.DataObject) -> None:
     """A value that was read is the same after a journey through JSON, with all that was unknown or unreadable."""
@@ -120,7 +120,7 @@ def test_whatever_is_sent(kind: type[Any], data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("kind", EVENTS, ids=name_of)
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_whatever_event_is_sent(kind: type[Any], data: st.DataObject) -> None:
     """An event says first of which type it is, so that a line of a log can be read without knowing it."""
