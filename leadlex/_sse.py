@@ -122,6 +122,7 @@ def _block(events: list[StreamEvent] | None) -> bytes:
 
 
 def _told(error: LeadLexError) -> bytes:
-    said = isinstance(error, APIStatusError) and error.from_service
-    code, message = (error.code, error.message) if isinstance(error, APIStatusError) and said else (None, None)
+    code, message = None, None
+    if isinstance(error, APIStatusError) and error.from_service:
+        code, message = error.code, error.message
     return bytes_of_error(code or type(error).__name__, message or _BROKE_OFF)

@@ -64,11 +64,20 @@ class LoopConnections:
 
     def close_soon(self) -> None:
         """Close from another loop or thread; where its own has ended there is nothing left to end."""
-        with suppress(RunFinishedError):
-            self._token.backend_class.run_sync_soon(self._start_to_close, (), self._token.native_token)
+        run_soon(self._token, self._start_to_close)
 
     def _start_to_close(self) -> None:
         self._closing = start_task(self.aclose)
+
+
+def run_soon(token: EventLoopToken, function: Callable[..., object], *args: object) -> bool:
+    """Run a function in a loop, from any thread, without waiting; tell whether the loop has not ended."""
+    try:
+        # Not call_soon_threadsafe: without the library that anyio notes in the context, no task can be begun.
+        token.backend_class.run_sync_soon(function, args, token.native_token)
+    except RunFinishedError:
+        return False
+    return True
 
 
 def start_task(function: Callable[[], Coroutine[Any, Any, None]]) -> object:

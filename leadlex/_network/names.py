@@ -14,12 +14,12 @@ from ipaddress import ip_address
 from typing import Final
 
 import anyio
-from anyio import RunFinishedError
 from anyio.abc import SocketStream
 from anyio.lowlevel import EventLoopToken, RunVar, current_token
 
 from leadlex._system_threads import getaddrinfo, system_thread
 
+from .loops import run_soon
 from .timeouts import Limit
 
 _HEAD_START: Final = 0.25
@@ -51,8 +51,7 @@ class _Lookup:
             self.error = error
         except ValueError as error:  # a part of the name is longer than any can be
             self.error = socket.gaierror(socket.EAI_NONAME, str(error))
-        with suppress(RunFinishedError):  # the loop did not wait
-            self._token.backend_class.run_sync_soon(self._end, (), self._token.native_token)
+        run_soon(self._token, self._end)
 
     def _end(self) -> None:
         self._ended()

@@ -15,11 +15,11 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
 
 import anyio
-from anyio import RunFinishedError
 from anyio.from_thread import BlockingPortal
 from anyio.lowlevel import EventLoopToken, current_token
 
 from leadlex._errors import APIConnectionError, ConfigurationError
+from leadlex._network.loops import run_soon
 from leadlex._steady_clock import keep_time, monotonic
 from leadlex._system_threads import system_event, system_thread, why_no_loop
 
@@ -118,12 +118,7 @@ class LoopThread:
         """Run a function in the loop, without waiting; tell whether there still is one in this process."""
         if self._token is None or self._process != os.getpid():
             return False
-        try:
-            # Not call_soon_threadsafe: without the library that anyio notes in the context, no task can be begun.
-            self._token.backend_class.run_sync_soon(function, args, self._token.native_token)
-        except RunFinishedError:
-            return False
-        return True
+        return run_soon(self._token, function, *args)
 
     def wait(self, event: threading.Event, seconds: float = float("inf")) -> None:
         """Wait in slices, so that Ctrl-C is heard everywhere; no longer than the loop lives, and never in it."""

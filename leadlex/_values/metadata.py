@@ -76,6 +76,6 @@ class Attempt(Value):
     delay: float | None = None
 
 
-def meta_field() -> Any:  # noqa: ANN401  # the same
+def meta_field() -> Any:  # noqa: ANN401  # attrs gives a field the type of its annotation
     """Make the field that tells how a value arrived; it takes no part in equality."""
     return field(default=NO_ANSWER, eq=False, repr=False, kw_only=True)

@@ -297,10 +297,8 @@ def structure_plain(kind: type[T], plain: object) -> T:
     Raises:
         ConfigurationError: It is not the plain form of such a value.
     """
-    if not isinstance(plain, Mapping):
-        raise ConfigurationError(f"{kind.__name__} is made of a mapping, not of {type(plain).__name__}.")
     try:
-        return structure(kind, copied(dict(cast("Mapping[str, Any]", plain))), kind.__name__)
+        return structure(kind, copied(_fields_of(plain, kind.__name__)), kind.__name__)
     except WireError as error:
         raise ConfigurationError(f"{error}.") from None
 
@@ -338,13 +336,17 @@ def event_from_dict(plain: Mapping[str, Any]) -> StreamEvent:
 
 def _event_parts(plain: object) -> tuple[object, dict[str, Any]]:
     """Return the type of an event and its fields, the service's own `type` and `extra` among them."""
-    if not isinstance(plain, Mapping):
-        raise ConfigurationError(f"An event is made of a mapping, not of {type(plain).__name__}.")
-    fields = dict(cast("Mapping[str, Any]", plain))
+    fields = _fields_of(plain, "An event")
     name, own = fields.pop("type", None), fields.pop("extra", {})
     if not isinstance(own, Mapping):
         raise ConfigurationError("The extra of an event is a mapping.")
     return name, {**fields, **own}
+
+
+def _fields_of(plain: object, named: str) -> dict[str, Any]:
+    if not isinstance(plain, Mapping):
+        raise ConfigurationError(f"{named} is made of a mapping, not of {type(plain).__name__}.")
+    return dict(cast("Mapping[str, Any]", plain))
 
 
 def field_of(value: Any, name: str) -> Any:  # noqa: ANN401  # JSON

@@ -29,7 +29,7 @@ def chat(options: Namespace, out: Output) -> None:
     """Ask one message, from the command line or from stdin, or go on until Ctrl-D."""
     message, options.piped = options.message, False
     if message is None and (options.json or not sys.stdin.isatty()):
-        message, options.piped = read_all(), True
+        message, options.piped = read_all("message"), True
     with connect(options, out) as client:
         talk = Talk(client, out, options)
         if message is None:

@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
 from itertools import takewhile
-from typing import Any, Final, NoReturn, cast
+from typing import Any, Final, NoReturn, cast, get_args
 
-from leadlex import ConfigurationError, LeadLexError, __version__
+from leadlex import ConfigurationError, LeadLexError, TaskStatus, __version__
 
 from . import _chat, _conversations, _sandbox, _tasks, _webhooks
 from ._exits import CUT_OFF, STOPPED, exit_code, exit_codes
@@ -46,7 +46,7 @@ _BEHAVIOURS: Final = ("replay", "regenerate", "conflict")
 
 _LISTED: Final = "list conversations, your own and not archived, the latest first"
 
-_STATUSES: Final = ("pending", "approved", "dismissed", "completed", "failed")
+_STATUSES: Final = get_args(TaskStatus)
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any, TextIO
 
 from leadlex import ChatReply, LeadLexError, StreamEvent, Task
 
 from ._exits import STOPPED, exit_code
 from ._output import Stopped, Value
+from ._text import utc
 
 
 class JsonLines:
@@ -42,7 +42,8 @@ class JsonLines:
     def stop(self, stopped: Stopped | None) -> None:
         """Write an error of its own kind."""
         told = {"type": "KeyboardInterrupt", "message": "Stopped with Ctrl-C.", "charged": stopped and stopped.charged}
-        known = {"idempotency_key": stopped.idempotency_key, "first_sent": _utc(stopped.first_sent)} if stopped else {}
+        sent = utc(stopped.first_sent) if stopped and stopped.first_sent else None
+        known = {"idempotency_key": stopped.idempotency_key, "first_sent": sent} if stopped else {}
         _write(sys.stderr, {"error": {**told, **known, "exit_code": STOPPED}})
 
     def value(self, value: Value) -> None:
@@ -59,10 +60,6 @@ class JsonLines:
 
     def close(self) -> None:
         """Leave nothing behind."""
-
-
-def _utc(moment: datetime | None) -> str | None:
-    return None if moment is None else moment.isoformat().replace("+00:00", "Z")
 
 
 def _write(stream: TextIO, told: Mapping[str, Any]) -> None:

@@ -31,8 +31,11 @@ def read_line(prompt: str) -> str:
     return input()
 
 
-def read_all() -> str:
+def read_all(what: str) -> str:
     """Read stdin to its end.
+
+    Args:
+        what: What it has.
 
     Raises:
         ConfigurationError: It is no text, or in another encoding: guessed at, it would be asked as something else.
@@ -42,7 +45,7 @@ def read_all() -> str:
     text = _decoded(sys.stdin.buffer.read())
     if text is None:
         raise ConfigurationError(
-            "message must be UTF-8, or UTF-16 with a byte order mark, on stdin; given: bytes that are neither."
+            f"{what} must be UTF-8, or UTF-16 with a byte order mark, on stdin; given: bytes that are neither."
         )
     return io.StringIO(text, newline=None).read()
 

@@ -6,7 +6,7 @@ Rule: what a server says never reaches a terminal unescaped.
 from __future__ import annotations
 
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final
 
 # Newline and tab are text. The rest of C0 and C1 steers terminals, bidi controls and tags show a text as another
@@ -29,6 +29,11 @@ def one_line(text: str) -> str:
 def local(moment: datetime | None) -> str:
     """Write a moment in the time of this machine, to the minute."""
     return moment.astimezone().strftime("%Y-%m-%d %H:%M") if moment else ""
+
+
+def utc(moment: datetime) -> str:
+    """Write a moment for programs, as a value's plain form does."""
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 def _escaped(match: re.Match[str]) -> str:

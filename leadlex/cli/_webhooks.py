@@ -19,6 +19,8 @@ import leadlex
 from leadlex import webhooks
 
 from ._output import Output
+from ._prompt import read_all
+from ._text import utc
 
 _PATIENCE: Final = 10.0
 """Seconds in which LeadLex wants an answer."""
@@ -52,14 +54,14 @@ def _body(options: Namespace) -> bytes:
     """Write the delivery, with the data of `--data` or of stdin."""
     text = options.data
     if text is None and not sys.stdin.isatty():
-        text = sys.stdin.read()
+        text = read_all("data")
     try:
         data = json.loads(text or "{}")
     except (ValueError, RecursionError):
         data = None
     if not isinstance(data, dict):
         raise leadlex.ConfigurationError('The data must be a JSON object, as {"id": "task_01HY1"}.')
-    moment = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    moment = utc(datetime.now(UTC).replace(microsecond=0))
     told = {"event": options.event, "timestamp": moment, "workspace_id": _WORKSPACE, "data": data}
     return json.dumps(told).encode()
 

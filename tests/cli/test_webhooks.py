@@ -59,7 +59,9 @@ def test_a_webhook_is_signed_and_sent(run: Run, endpoint: Endpoint) -> None:
     assert (result.code, result.lines, result.err) == (0, [event.to_dict()], "")
 
 
-@pytest.mark.parametrize(("given", "data"), [(b'{"id": "t"}\n', {"id": "t"}), (b"", {})])
+@pytest.mark.parametrize(
+    ("given", "data"), [(b'{"id": "t"}\n', {"id": "t"}), ('{"id": "Ł"}'.encode("utf-16"), {"id": "Ł"}), (b"", {})]
+)
 def test_the_data_may_come_from_stdin(run: Run, endpoint: Endpoint, given: bytes, data: dict[str, str]) -> None:
     """What is piped in is what it is about; without anything a task was created."""
     assert run("webhooks", "send", endpoint.url, stdin=given).code == 0
